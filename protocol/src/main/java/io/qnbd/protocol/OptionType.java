@@ -1,0 +1,13 @@
+package io.qnbd.protocol;
+
+/** Options that this server knows (NBD protocol, "Option types"). */
+public final class OptionType {
+  public static final int EXPORT_NAME = 1;
+  public static final int ABORT = 2;
+  public static final int LIST = 3;
+  public static final int INFO = 6;
+  public static final int GO = 7;
+  public static final int STRUCTURED_REPLY = 8;
+
+  private OptionType() {}
+}

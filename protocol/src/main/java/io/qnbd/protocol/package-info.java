@@ -1,0 +1,2 @@
+/** NBD messages as values. */
+package io.qnbd.protocol;

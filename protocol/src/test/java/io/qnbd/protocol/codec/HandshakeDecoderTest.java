@@ -1,0 +1,158 @@
+package io.qnbd.protocol.codec;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNull;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.ByteBufUtil;
+import io.netty.buffer.Unpooled;
+import io.netty.channel.embedded.EmbeddedChannel;
+import io.qnbd.protocol.BlockSizes;
+import io.qnbd.protocol.ExportInfo;
+import io.qnbd.protocol.handshake.ExportCatalog;
+import io.qnbd.protocol.handshake.Handshake;
+import io.qnbd.protocol.handshake.Negotiated;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.Test;
+
+final class HandshakeDecoderTest {
+  private static final ExportInfo DISK =
+      new ExportInfo("disk", "a disk", 4096, 0, new BlockSizes(1, 4096, 8192));
+
+  private static final class OneDisk implements ExportCatalog {
+    @Override
+    public List<ExportInfo> list() {
+      return List.of(DISK);
+    }
+
+    @Override
+    public Optional<ExportInfo> find(String name) {
+      return name.equals("disk") ? Optional.of(DISK) : Optional.empty();
+    }
+  }
+
+  private static final class Recorder implements HandshakeListener {
+    final List<String> seen = new ArrayList<>();
+    Runnable enter = () -> {};
+    boolean late;
+
+    @Override
+    public void chosen(Negotiated negotiated, Runnable proceed) {
+      enter = proceed;
+      if (!late) {
+        proceed.run();
+      }
+    }
+
+    @Override
+    public void transmitting(Negotiated negotiated) {
+      seen.add("transmitting " + negotiated.structuredReplies());
+    }
+
+    @Override
+    public void failed(String reason) {
+      seen.add(reason);
+    }
+  }
+
+  private static void putOption(ByteBuf out, int option, byte[] data) {
+    out.writeLong(0x49484156454f5054L).writeInt(option).writeInt(data.length).writeBytes(data);
+  }
+
+  private static byte[] goData() {
+    ByteBuf data = Unpooled.buffer();
+    data.writeInt(4).writeBytes("disk".getBytes(StandardCharsets.UTF_8));
+    data.writeShort(3).writeShort(1).writeShort(2).writeShort(3);
+    return ByteBufUtil.getBytes(data);
+  }
+
+  private static byte[] conversation() {
+    ByteBuf out = Unpooled.buffer();
+    out.writeInt(3);
+    putOption(out, 77, new byte[40]);
+    putOption(out, 3, new byte[0]);
+    putOption(out, 8, new byte[0]);
+    putOption(out, 6, goData());
+    putOption(out, 7, new byte[] {1, 2, 3});
+    putOption(out, 7, goData());
+    out.writeBytes("requests".getBytes(StandardCharsets.UTF_8));
+    return ByteBufUtil.getBytes(out);
+  }
+
+  private static String outcome(byte[]... pieces) {
+    Recorder recorder = new Recorder();
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), recorder));
+    for (byte[] piece : pieces) {
+      channel.writeInbound(Unpooled.copiedBuffer(piece));
+    }
+    String sent = ByteBufUtil.hexDump(all(channel, true));
+    String rest = all(channel, false).toString(StandardCharsets.UTF_8);
+    assertNull(channel.pipeline().get(HandshakeDecoder.class), "it has left");
+    assertFalse(channel.finish());
+    return sent + " " + rest + " " + recorder.seen;
+  }
+
+  private static ByteBuf all(EmbeddedChannel channel, boolean outbound) {
+    ByteBuf all = Unpooled.buffer();
+    while (true) {
+      ByteBuf next = outbound ? channel.readOutbound() : channel.readInbound();
+      if (next == null) {
+        return all;
+      }
+      all.writeBytes(next);
+      next.release();
+    }
+  }
+
+  @Test
+  void saysTheSameHoweverTheBytesAreCut() {
+    byte[] whole = conversation();
+    String expected = outcome(whole);
+    assertTrue(expected.endsWith(" requests [transmitting true]"), expected);
+    for (int cut = 0; cut <= whole.length; cut++) {
+      assertEquals(
+          expected,
+          outcome(Arrays.copyOf(whole, cut), Arrays.copyOfRange(whole, cut, whole.length)),
+          "cut at " + cut);
+    }
+  }
+
+  @Test
+  void holdsRequestsBackUntilItMayEnter() {
+    Recorder recorder = new Recorder();
+    recorder.late = true;
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), recorder));
+    channel.writeInbound(Unpooled.copiedBuffer(conversation()));
+    assertFalse(channel.config().isAutoRead());
+    assertNull(channel.readInbound());
+    recorder.enter.run();
+    assertTrue(channel.config().isAutoRead());
+    assertEquals("requests", all(channel, false).toString(StandardCharsets.UTF_8));
+    assertTrue(channel.finish(), "the answers");
+    channel.releaseOutbound();
+  }
+
+  @Test
+  void eachStepIsOneWrite() {
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), new Recorder()));
+    ByteBuf greeting = channel.readOutbound();
+    assertEquals(18, greeting.readableBytes());
+    greeting.release();
+    ByteBuf out = Unpooled.buffer().writeInt(3);
+    putOption(out, 7, goData());
+    channel.writeInbound(out);
+    ByteBuf answers = channel.readOutbound();
+    assertTrue(answers.readableBytes() > 4 * 20, "four pieces of information and an ACK");
+    answers.release();
+    assertFalse(channel.finish());
+  }
+}
