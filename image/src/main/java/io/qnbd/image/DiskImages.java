@@ -1,0 +1,64 @@
+package io.qnbd.image;
+
+import io.qnbd.image.check.Checker;
+import io.qnbd.image.check.Inspector;
+import io.qnbd.image.disk.ImageFiles;
+import io.qnbd.image.io.FileStorage;
+import java.io.IOException;
+import java.nio.file.Path;
+
+/**
+ * Opens, makes, describes and checks images.
+ *
+ * <p>Every error is an {@link IOException} whose message is one sentence for the person who named
+ * the file: what happened, to which file, and what to do where that is known.
+ */
+public final class DiskImages {
+  private DiskImages() {}
+
+  /** Opens the image at {@code path}; the caller closes it. */
+  public static DiskImage open(Path path, OpenOptions options) throws IOException {
+    return open(path, options, ProgressListener.NONE);
+  }
+
+  /**
+   * The same, told how far the work is where an image that was not closed cleanly must first have
+   * its refcounts rebuilt.
+   */
+  public static DiskImage open(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
+    return ImageFiles.open(path, options, progress);
+  }
+
+  /**
+   * Makes the disk of an image at rest what it was when the snapshot was taken; what was written
+   * since is lost. A crash in the middle leaves the disk as it was or as the snapshot has it.
+   *
+   * @param snapshot a snapshot's name or id
+   * @param backings which backing files the image may name
+   */
+  public static void applySnapshot(
+      Path path, String snapshot, BackingPolicy backings, ProgressListener progress)
+      throws IOException {
+    ImageFiles.applySnapshot(path, snapshot, backings, progress);
+  }
+
+  /** Makes an image at {@code path}; fails when something is there already. */
+  public static void create(Path path, CreateOptions options) throws IOException {
+    ImageFiles.create(path, options);
+  }
+
+  /** Describes the image at {@code path} without opening any file that the image names. */
+  public static ImageReport inspect(Path path, OpenOptions options) throws IOException {
+    try (FileStorage file = ImageFiles.openForReading(path, options)) {
+      return Inspector.inspect(path, file, options.format(), file.diskBytes());
+    }
+  }
+
+  /** Checks a qcow2 image's metadata, reading only. */
+  public static CheckReport check(Path path, OpenOptions options) throws IOException {
+    try (FileStorage file = ImageFiles.openForReading(path, options)) {
+      return Checker.check(file);
+    }
+  }
+}

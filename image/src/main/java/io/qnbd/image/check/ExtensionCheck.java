@@ -1,0 +1,166 @@
+package io.qnbd.image.check;
+
+import io.qnbd.image.format.FeatureBits;
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.Header;
+import io.qnbd.image.format.HeaderExtension;
+import io.qnbd.image.metadata.ImageFile;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+
+/**
+ * Counts what the extensions point to: persistent bitmaps and the encryption header.
+ *
+ * <p>Bitmaps count only while the autoclear bit says that they are consistent; else their clusters
+ * are leaks, as QEMU has it too.
+ *
+ * <p>Owner: one check. Not thread-safe.
+ */
+final class ExtensionCheck {
+  /**
+   * Count, reserved, directory size, directory offset (qcow2 specification, "Bitmaps extension").
+   */
+  private static final int EXTENSION_BYTES = 24;
+
+  private static final int DIRECTORY_BYTES_AT = 8;
+  private static final int DIRECTORY_OFFSET_AT = 16;
+
+  /** QEMU's limits. */
+  private static final int BITMAPS_MAX = 65535;
+
+  private static final int DIRECTORY_BYTES_MAX = 64 << 20;
+  private static final int TABLE_ENTRIES_MAX = 0x8000000;
+
+  /** The fixed part of a directory entry: table offset and size, flags, type, lengths. */
+  private static final int ENTRY_FIXED_BYTES = 24;
+
+  private static final int TABLE_ENTRIES_AT = 8;
+  private static final int NAME_BYTES_AT = 18;
+  private static final int EXTRA_BYTES_AT = 20;
+
+  /** Bits 9 to 55 of a table entry. */
+  private static final long OFFSET_MASK = 0x00ff_ffff_ffff_fe00L;
+
+  /** Bit 0 of a table entry without an offset: the cluster reads as ones. */
+  private static final long ALL_ONES = 1;
+
+  private final ImageFile file;
+  private final Header header;
+  private final Geometry geometry;
+  private final Findings findings;
+  private final References references;
+
+  ExtensionCheck(ImageFile file, Header header, Findings findings, References references) {
+    this.file = file;
+    this.header = header;
+    this.geometry = header.geometry();
+    this.findings = findings;
+    this.references = references;
+  }
+
+  void count() throws IOException {
+    HeaderExtension encryption = header.extension(HeaderExtension.ENCRYPTION_HEADER);
+    if (encryption != null) {
+      countEncryptionHeader(encryption.data());
+    }
+    HeaderExtension bitmaps = header.extension(HeaderExtension.BITMAPS);
+    boolean consistent = (header.autoclearFeatures() & FeatureBits.BITMAPS) != 0;
+    if (bitmaps != null && consistent) {
+      countDirectory(bitmaps.data());
+    }
+  }
+
+  private void countEncryptionHeader(ByteBuffer extension) throws IOException {
+    if (extension.remaining() != 2 * Long.BYTES) {
+      findings.corruption(
+          "encryption header extension: %d bytes, expected 16", extension.remaining());
+      return;
+    }
+    references.addAligned(
+        "encryption header extension",
+        extension.getLong(0),
+        extension.getLong(Long.BYTES),
+        ClusterUse.ENCRYPTION_HEADER,
+        1);
+  }
+
+  private void countDirectory(ByteBuffer extension) throws IOException {
+    if (extension.remaining() != EXTENSION_BYTES) {
+      findings.corruption(
+          "bitmaps extension: %d bytes, expected %d", extension.remaining(), EXTENSION_BYTES);
+      return;
+    }
+    long bitmaps = Integer.toUnsignedLong(extension.getInt(0));
+    long directoryBytes = extension.getLong(DIRECTORY_BYTES_AT);
+    long directoryAt = extension.getLong(DIRECTORY_OFFSET_AT);
+    if (bitmaps == 0 || bitmaps > BITMAPS_MAX || extension.getInt(4) != 0) {
+      findings.corruption(
+          "bitmaps extension: %d bitmaps, expected 1 to %d, then zeroes", bitmaps, BITMAPS_MAX);
+      return;
+    }
+    if (directoryBytes < 0 || directoryBytes > DIRECTORY_BYTES_MAX) {
+      findings.corruption(
+          "bitmaps extension: a directory of %s bytes, expected at most %d",
+          Long.toUnsignedString(directoryBytes), DIRECTORY_BYTES_MAX);
+      return;
+    }
+    boolean readable =
+        references.addAligned(
+            "bitmaps extension", directoryAt, directoryBytes, ClusterUse.BITMAP, 1);
+    if (readable) {
+      countTables(file.read(directoryAt, (int) directoryBytes), bitmaps);
+    }
+  }
+
+  private void countTables(ByteBuffer directory, long bitmaps) throws IOException {
+    int at = 0;
+    long found = 0;
+    while (directory.limit() - at >= ENTRY_FIXED_BYTES) {
+      String here = "bitmap " + found;
+      long extraBytes = Integer.toUnsignedLong(directory.getInt(at + EXTRA_BYTES_AT));
+      int nameBytes = Short.toUnsignedInt(directory.getShort(at + NAME_BYTES_AT));
+      long end = (at + ENTRY_FIXED_BYTES + extraBytes + nameBytes + 7) & ~7L;
+      long entries = Integer.toUnsignedLong(directory.getInt(at + TABLE_ENTRIES_AT));
+      if (end > directory.limit() || entries > TABLE_ENTRIES_MAX) {
+        findings.corruption(
+            "%s: an entry of %d bytes for a table of %d entries exceeds the directory or %d",
+            here, end - at, entries, TABLE_ENTRIES_MAX);
+        return;
+      }
+      countTable(here, directory.getLong(at), (int) entries);
+      at = (int) end;
+      found++;
+    }
+    if (found != bitmaps || at != directory.limit()) {
+      findings.corruption(
+          "bitmaps extension: the directory has %d bitmaps in %d bytes, expected %d in %d",
+          found, at, bitmaps, directory.limit());
+    }
+  }
+
+  private void countTable(String here, long at, int entries) throws IOException {
+    long bytes = (long) entries * Long.BYTES;
+    if (entries == 0 || !references.addAligned(here, at, bytes, ClusterUse.BITMAP, 1)) {
+      return;
+    }
+    ByteBuffer part = ByteBuffer.allocate(geometry.clusterBytes());
+    int entriesPerPart = part.capacity() / Long.BYTES;
+    for (int index = 0; index < entries; index++) {
+      if (index % entriesPerPart == 0) {
+        file.read(at + (long) index * Long.BYTES, part);
+      }
+      countTableEntry(here, index, part.getLong(index % entriesPerPart * Long.BYTES));
+    }
+  }
+
+  private void countTableEntry(String bitmap, int index, long entry) throws IOException {
+    long at = entry & OFFSET_MASK;
+    String here = bitmap + ", table entry " + index;
+    if ((entry & ~OFFSET_MASK & ~(at == 0 ? ALL_ONES : 0)) != 0) {
+      findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
+    }
+    if (at != 0) {
+      references.addAligned(here, at, geometry.clusterBytes(), ClusterUse.BITMAP, 1);
+    }
+  }
+}

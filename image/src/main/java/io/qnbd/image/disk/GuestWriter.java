@@ -1,0 +1,241 @@
+package io.qnbd.image.disk;
+
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.mapping.Mapping;
+import io.qnbd.image.refcount.HostRun;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+
+/**
+ * Writes guest bytes: in place where the cluster is the guest's alone, else into new clusters, with
+ * what surrounds the bytes copied from where it was.
+ *
+ * <p>Order within a write: the data reaches the file first, then the entry is set in memory. So a
+ * commit, which may take the entries at any time, never publishes a cluster that is not written.
+ *
+ * <p>Thread-safe; the caller holds the range lock as each method says.
+ */
+final class GuestWriter {
+  private final Layers layers;
+  private final GuestReader reader;
+
+  GuestWriter(Layers layers, GuestReader reader) {
+    this.layers = layers;
+    this.reader = reader;
+  }
+
+  /**
+   * Writes as much of {@code source} as can be written in place. The caller holds the range shared.
+   *
+   * @return whether that was all
+   */
+  boolean writeInPlace(long offset, ByteBuffer source) throws IOException {
+    for (long at = offset; source.hasRemaining(); ) {
+      Mapping mapping = reader.lookup(at, source.remaining());
+      if (!(mapping instanceof Mapping.Data data) || !data.sole()) {
+        return false;
+      }
+      writePart(data.hostOffset(), source, (int) data.bytes());
+      at += data.bytes();
+    }
+    return true;
+  }
+
+  /** Writes all of {@code source}. The caller holds the range of all its clusters exclusively. */
+  void write(long offset, ByteBuffer source) throws IOException {
+    for (long at = offset; source.hasRemaining(); ) {
+      int before = source.remaining();
+      switch (reader.lookup(at, source.remaining())) {
+        case Mapping.Data data when data.sole() ->
+            writePart(data.hostOffset(), source, (int) data.bytes());
+        case Mapping.Zeros zeros when zeros.allocated() && zeros.sole() ->
+            writeOverZeros(at, zeros, source);
+        case Mapping.Data _, Mapping.Zeros _, Mapping.Compressed _, Mapping.Unallocated _ ->
+            writeNew(at, source);
+      }
+      at += before - source.remaining();
+    }
+  }
+
+  private void writePart(long hostOffset, ByteBuffer source, int bytes) throws IOException {
+    int end = source.limit();
+    source.limit(source.position() + bytes);
+    try {
+      layers.file().write(hostOffset, source);
+    } finally {
+      source.limit(end);
+    }
+  }
+
+  /** Into clusters that are allocated but marked as zeroes: their old bytes must go. */
+  private void writeOverZeros(long offset, Mapping.Zeros zeros, ByteBuffer source)
+      throws IOException {
+    Geometry geometry = layers.geometry();
+    int inCluster = geometry.inCluster(offset);
+    int count = (int) geometry.clustersFor(inCluster + zeros.bytes());
+    HostRun run = new HostRun(geometry.clusterOf(zeros.hostOffset()), count);
+    Surroundings zeroes = new Surroundings(false, true, true);
+    writeRun(offset, run, zeroes, source);
+    layers.metadata().lock();
+    try {
+      layers.map().prepare(geometry.clusterOf(offset));
+      layers.map().clearZeroFlag(geometry.clusterOf(offset), count);
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  /**
+   * What a new run of clusters holds around the guest's bytes.
+   *
+   * @param fresh the run reads as zeroes, durably
+   * @param headZero the old bytes before the guest's read as zeroes
+   * @param tailZero the old bytes behind the guest's read as zeroes
+   */
+  private record Surroundings(boolean fresh, boolean headZero, boolean tailZero) {}
+
+  /**
+   * Writes as much of {@code source} as fits into one new run. Nothing, if the cluster has become
+   * the guest's own meanwhile: the caller looks it up again.
+   */
+  private void writeNew(long offset, ByteBuffer source) throws IOException {
+    Geometry geometry = layers.geometry();
+    long cluster = geometry.clusterOf(offset);
+    long last = geometry.clusterOf(offset + source.remaining() - 1);
+    HostRun run;
+    Surroundings around;
+    layers.metadata().lock();
+    try {
+      layers.map().prepare(cluster);
+      int wanted = layers.map().countToAllocate(cluster, last - cluster + 1);
+      if (wanted == 0) {
+        return; // a snapshot that shared the cluster went since it was looked up
+      }
+      run = layers.allocator().allocate(wanted);
+      around =
+          new Surroundings(
+              layers.allocator().fresh(run),
+              layers.map().readsAsZeroes(cluster),
+              layers.map().readsAsZeroes(cluster + run.count() - 1));
+    } finally {
+      layers.metadata().unlock();
+    }
+    boolean done = false;
+    try {
+      writeRun(offset, run, around, source);
+      assign(cluster, run);
+      done = true;
+    } finally {
+      if (!done) {
+        giveBack(run);
+      }
+    }
+  }
+
+  private void assign(long cluster, HostRun run) throws IOException {
+    layers.metadata().lock();
+    try {
+      layers.map().assign(cluster, run);
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  private void giveBack(HostRun run) {
+    layers.metadata().lock();
+    try {
+      layers.allocator().giveBack(run);
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  /**
+   * Writes as much of {@code source} as fits into {@code run}, which comes to stand for the guest
+   * clusters from that of {@code offset} on, and around it what must surround it. Zeroes are left
+   * out where the run reads as zeroes already.
+   */
+  private void writeRun(long offset, HostRun run, Surroundings around, ByteBuffer source)
+      throws IOException {
+    Geometry geometry = layers.geometry();
+    int head = geometry.inCluster(offset);
+    long runBytes = geometry.offsetOf(run.count());
+    int data = (int) Math.min(source.remaining(), runBytes - head);
+    int tail = (int) (runBytes - head - data);
+    long host = geometry.offsetOf(run.first());
+    Padding before = padding(offset - head, head, around.fresh(), around.headZero());
+    Padding behind = padding(offset + data, tail, around.fresh(), around.tailZero());
+    if (before == Padding.NONE && behind == Padding.NONE) {
+      writePart(host + head, source, data);
+      return;
+    }
+    if (runBytes <= layers.scratch().assembledBytes()) {
+      ByteBuffer whole = layers.scratch().assembled();
+      whole.position(before == Padding.NONE ? head : 0);
+      pad(before, offset - head, head, whole);
+      whole.put(source.slice(source.position(), data));
+      pad(behind, offset + data, tail, whole);
+      int from = needless(before, around, whole, 0, head) ? head : 0;
+      int to =
+          needless(behind, around, whole, head + data, (int) runBytes)
+              ? head + data
+              : (int) runBytes;
+      layers.file().write(host + from, whole.clear().position(from).limit(to));
+      source.position(source.position() + data);
+      return;
+    }
+    writePadding(before, offset - head, head, host);
+    writePart(host + head, source, data);
+    writePadding(behind, offset + data, tail, host + head + data);
+  }
+
+  /**
+   * Whether the padding in {@code [from, to)} of the buffer is what the run reads as without it.
+   */
+  private static boolean needless(
+      Padding padding, Surroundings around, ByteBuffer whole, int from, int to) {
+    return padding == Padding.NONE
+        || (padding == Padding.OLD_BYTES && around.fresh() && Zeroes.all(whole, from, to));
+  }
+
+  private enum Padding {
+    NONE,
+    ZEROES,
+    OLD_BYTES
+  }
+
+  private Padding padding(long offset, int bytes, boolean fresh, boolean oldIsZero)
+      throws IOException {
+    if (bytes == 0 || (fresh && (oldIsZero || oldIsHole(offset, bytes)))) {
+      return Padding.NONE;
+    }
+    return oldIsZero ? Padding.ZEROES : Padding.OLD_BYTES;
+  }
+
+  /** Whether the old bytes, within one cluster, are a hole of the image file: nothing to copy. */
+  private boolean oldIsHole(long offset, int bytes) throws IOException {
+    return reader.lookup(offset, bytes) instanceof Mapping.Data data
+        && layers.file().isHole(data.hostOffset(), bytes);
+  }
+
+  private void pad(Padding padding, long offset, int bytes, ByteBuffer whole) throws IOException {
+    switch (padding) {
+      case NONE -> {}
+      case ZEROES -> Zeroes.fill(whole, bytes);
+      case OLD_BYTES -> {
+        int end = whole.limit();
+        whole.limit(whole.position() + bytes);
+        reader.read(offset, whole);
+        whole.limit(end);
+      }
+    }
+  }
+
+  private void writePadding(Padding padding, long offset, int bytes, long host) throws IOException {
+    if (padding != Padding.NONE) {
+      ByteBuffer pad = layers.scratch().assembled();
+      pad(padding, offset, bytes, pad);
+      layers.file().write(host, pad.flip());
+    }
+  }
+}

@@ -1,0 +1,238 @@
+package io.qnbd.image.disk;
+
+import io.qnbd.image.BackingPolicy;
+import io.qnbd.image.CacheMode;
+import io.qnbd.image.CreateOptions;
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.ImageFormat;
+import io.qnbd.image.OpenOptions;
+import io.qnbd.image.ProgressListener;
+import io.qnbd.image.UnsupportedImageException;
+import io.qnbd.image.check.Rebuild;
+import io.qnbd.image.create.ImageCreator;
+import io.qnbd.image.format.Header;
+import io.qnbd.image.io.FileLocks;
+import io.qnbd.image.io.FileStorage;
+import io.qnbd.image.io.Storage;
+import io.qnbd.image.raw.RawImage;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.HashSet;
+import java.util.Set;
+import java.util.regex.Pattern;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** Opens images by path, and with them the chain of backing files that they name. */
+public final class ImageFiles {
+  private static final Logger LOG = LoggerFactory.getLogger(ImageFiles.class);
+
+  /** Each file of a chain is one more look-up for a read that falls through; ours ends here. */
+  private static final int CHAIN_FILES_MAX = 64;
+
+  /** What QEMU takes for a protocol: a word and a colon before any slash. */
+  private static final Pattern PROTOCOL = Pattern.compile("[A-Za-z][A-Za-z0-9+.-]*:.*");
+
+  private final BackingPolicy policy;
+  private final ProgressListener progress;
+  private final Set<FileStorage.Identity> chain = new HashSet<>();
+
+  private ImageFiles(BackingPolicy policy, ProgressListener progress) {
+    this.policy = policy;
+    this.progress = progress;
+  }
+
+  /** Opens, locks and returns the image; see {@link io.qnbd.image.DiskImages#open}. */
+  public static DiskImage open(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
+    return new ImageFiles(options.backingPolicy(), progress).openFile(path, options);
+  }
+
+  /** Reverts an image at rest; see {@link io.qnbd.image.DiskImages#applySnapshot}. */
+  public static void applySnapshot(
+      Path path, String snapshot, BackingPolicy backings, ProgressListener progress)
+      throws IOException {
+    OpenOptions options =
+        OpenOptions.DEFAULT.withFormat(ImageFormat.QCOW2).withBackingPolicy(backings);
+    try (DiskImage image = open(path, options, progress)) {
+      if (image instanceof Qcow2Image qcow2) {
+        qcow2.revertTo(snapshot);
+      }
+    }
+    // The dirty bit, where the format has one, has kept others from writing since.
+    try (FileStorage file = FileStorage.open(path, false, CacheMode.WRITEBACK)) {
+      lock(file, options);
+      Rebuild.rebuild(file, progress);
+    }
+  }
+
+  /** Opens and locks a file for a look at it; the caller closes it. */
+  public static FileStorage openForReading(Path path, OpenOptions options) throws IOException {
+    FileStorage file = FileStorage.open(path, true, CacheMode.WRITEBACK);
+    boolean done = false;
+    try {
+      lock(file, options.withReadOnly(true));
+      done = true;
+      return file;
+    } finally {
+      if (!done) {
+        file.close();
+      }
+    }
+  }
+
+  private DiskImage openFile(Path path, OpenOptions options) throws IOException {
+    FileStorage file = FileStorage.open(path, options.readOnly(), options.cacheMode());
+    boolean done = false;
+    try {
+      lock(file, options);
+      ImageFormat format = formatOf(file, options);
+      if (!chain.add(file.identity())) {
+        throw new UnsupportedImageException(
+            path + ": its chain of backing files leads back to itself");
+      }
+      if (chain.size() > CHAIN_FILES_MAX) {
+        throw new UnsupportedImageException(
+            path + ": the chain of backing files is longer than " + CHAIN_FILES_MAX);
+      }
+      DiskImage image =
+          switch (format) {
+            case RAW -> openRaw(file, options);
+            case QCOW2 ->
+                Qcow2Image.open(
+                    file,
+                    options,
+                    (name, backingFormat) -> openBacking(path, name, backingFormat, options),
+                    progress);
+          };
+      done = true;
+      return image;
+    } finally {
+      if (!done) {
+        file.close();
+      }
+    }
+  }
+
+  private static DiskImage openRaw(FileStorage file, OpenOptions options) throws IOException {
+    if (options.snapshot() != null) {
+      throw new UnsupportedImageException(file.name() + ": a raw image has no snapshots");
+    }
+    return RawImage.open(file, options.readOnly());
+  }
+
+  /** Takes the locks that QEMU respects, for as long as the file is open. */
+  private static void lock(FileStorage file, OpenOptions options) throws IOException {
+    FileLocks.Use use = options.readOnly() ? FileLocks.Use.READER : FileLocks.Use.WRITER;
+    if (!options.forceShare() && !FileLocks.lock(file, use)) {
+      LOG.warn(
+          "{}: its file system has no locks: nothing keeps another process from writing to it",
+          file.path());
+    }
+  }
+
+  /** The format given, or the one that the file's first bytes say. */
+  public static ImageFormat formatOf(Storage file, OpenOptions options) throws IOException {
+    if (options.format() != null) {
+      return options.format();
+    }
+    ByteBuffer start = ByteBuffer.allocate(Integer.BYTES);
+    file.read(0, start);
+    if (Header.hasMagic(start.flip())) {
+      return ImageFormat.QCOW2;
+    }
+    if (options.readOnly()) {
+      return ImageFormat.RAW;
+    }
+    throw new UnsupportedImageException(
+        file.name()
+            + ": is not a qcow2 image; if it is a raw one, say so with --format raw: a guest could"
+            + " write a qcow2 header into a raw image, so its format is never guessed for writing");
+  }
+
+  /**
+   * Makes an image at {@code path}, and removes it again if that fails; see {@link
+   * io.qnbd.image.DiskImages#create}. A backing file must be there and be what the options say.
+   */
+  public static void create(Path path, CreateOptions options) throws IOException {
+    CreateOptions complete = options.backingFile() == null ? options : checkBacking(path, options);
+    try (FileStorage file = FileStorage.create(path, CacheMode.WRITEBACK)) {
+      boolean done = false;
+      try {
+        FileLocks.lock(file, FileLocks.Use.WRITER);
+        ImageCreator.create(file, complete);
+        done = true;
+      } finally {
+        if (!done) {
+          Files.deleteIfExists(path);
+        }
+      }
+    }
+  }
+
+  /** Opens the backing file to see that it is what the options say, and takes its size if asked. */
+  private static CreateOptions checkBacking(Path path, CreateOptions options) throws IOException {
+    Path backing = options.backingFile();
+    ImageFormat format = options.backingFormat();
+    if (backing == null || format == null) {
+      throw new IOException(path + ": the format of a backing file must be given");
+    }
+    OpenOptions reading =
+        OpenOptions.DEFAULT
+            .withReadOnly(true)
+            .withFormat(format)
+            .withBackingPolicy(BackingPolicy.ANY);
+    try (DiskImage image =
+        open(directoryOf(path).resolve(backing), reading, ProgressListener.NONE)) {
+      return options.virtualBytes() != null
+          ? options
+          : options.withVirtualBytes(image.virtualBytes());
+    }
+  }
+
+  private DiskImage openBacking(Path overlay, String name, ImageFormat format, OpenOptions options)
+      throws IOException {
+    if (policy == BackingPolicy.NONE) {
+      throw new UnsupportedImageException(
+          overlay + ": names the backing file " + name + ", and --backing-policy none forbids any");
+    }
+    if (PROTOCOL.matcher(name).matches()) {
+      throw new UnsupportedImageException(
+          overlay + ": names the backing file " + name + ", which is not a plain path");
+    }
+    Path directory = directoryOf(overlay);
+    Path backing;
+    try {
+      backing = directory.resolve(name);
+    } catch (InvalidPathException e) {
+      throw new UnsupportedImageException(
+          overlay
+              + ": its backing file's name can't be said in this locale: set LC_ALL=C.UTF-8 ("
+              + e.getReason()
+              + ")");
+    }
+    try {
+      if (policy == BackingPolicy.SAME_DIRECTORY
+          && !backing.toRealPath().startsWith(directory.toRealPath())) {
+        throw new UnsupportedImageException(
+            overlay
+                + ": its backing file "
+                + backing
+                + " is outside the image's directory; allow it with --backing-policy any if you"
+                + " trust the image");
+      }
+      return openFile(backing, options.withSnapshot(null).withReadOnly(true).withFormat(format));
+    } catch (NoSuchFileException e) {
+      throw new IOException(overlay + ": its backing file " + backing + " does not exist", e);
+    }
+  }
+
+  private static Path directoryOf(Path image) {
+    Path parent = image.toAbsolutePath().getParent();
+    return parent == null ? image.toAbsolutePath() : parent;
+  }
+}

@@ -1,0 +1,561 @@
+package io.qnbd.image.disk;
+
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.ImageReport;
+import io.qnbd.image.ImageStats;
+import io.qnbd.image.NoSpaceException;
+import io.qnbd.image.OpenOptions;
+import io.qnbd.image.ProgressListener;
+import io.qnbd.image.ReadOnlyImageException;
+import io.qnbd.image.Snapshots;
+import io.qnbd.image.ZeroMode;
+import io.qnbd.image.check.Inspector;
+import io.qnbd.image.commit.GroupCommit;
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.HeaderLayout;
+import io.qnbd.image.io.RangeLock;
+import io.qnbd.image.io.Storage;
+import io.qnbd.image.mapping.ClusterMap.Dropped;
+import io.qnbd.image.mapping.Mapping;
+import io.qnbd.image.refcount.AllocatorCounters;
+import io.qnbd.image.snapshot.SnapshotOperations;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.List;
+import java.util.Objects;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.locks.ReentrantLock;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A qcow2 image that is open.
+ *
+ * <p>Locks, in the order in which they are taken:
+ *
+ * <ol>
+ *   <li>{@code clusters}, by guest cluster range. Reads and writes in place hold their range
+ *       shared; writes that allocate, trims and zeroes exclusively. So a cluster that a request
+ *       looked up is not freed while the request is in flight: its removal waits for the range, and
+ *       its reuse for the commit of the removal.
+ *   <li>{@link Layers#metadata}.
+ * </ol>
+ *
+ * No lock is held while waiting for a commit.
+ */
+public final class Qcow2Image implements DiskImage {
+  /** Trims and zeroes hold at most this many clusters' range at a time. */
+  private static final long DROP_CLUSTERS_MAX = 1 << 16;
+
+  /** An image without a request for so long gives back what it has reserved. */
+  private static final long IDLE_NANOS = 5_000_000_000L;
+
+  private final Layers layers;
+  private final boolean readOnly;
+  private final int refBatch;
+  private final RangeLock clusters = new RangeLock();
+  private final GuestReader reader;
+  private final GuestWriter writer;
+  private final ZeroWriter zeroes;
+  private final CommitOrder order;
+  private final GroupCommit commits;
+
+  /** Whether the first change must clear autoclear bits or set the dirty bit before it. */
+  private volatile boolean headerPending;
+
+  private boolean dirtyBitHeld;
+
+  private boolean closed;
+
+  private final boolean lazyRefcounts;
+  private final SnapshotOperations snapshotOperations;
+  private final ReentrantLock snapshotChange = new ReentrantLock();
+
+  /** Set once a revert made another L1 table the active one: nothing may be written any more. */
+  private boolean reverted;
+
+  Qcow2Image(Layers layers, OpenOptions options, boolean autoclearPending, boolean lazyRefcounts) {
+    this.layers = layers;
+    this.readOnly = options.readOnly();
+    this.refBatch = options.refBatch();
+    this.lazyRefcounts = lazyRefcounts;
+    this.headerPending = (autoclearPending || lazyRefcounts) && !options.readOnly();
+    this.reader = new GuestReader(layers);
+    this.writer = new GuestWriter(layers, reader);
+    this.zeroes = new ZeroWriter(layers);
+    int unwrittenMax = lazyRefcounts ? Integer.MAX_VALUE : options.refBatch();
+    this.order = new CommitOrder(layers, true, unwrittenMax);
+    this.commits =
+        new GroupCommit(
+            "commit " + layers.file().name(), order::run, IDLE_NANOS, order::giveBackWhenIdle);
+    this.snapshotOperations =
+        new SnapshotOperations(
+            layers.file(),
+            layers.geometry(),
+            layers.metadata(),
+            layers.map(),
+            layers.allocator(),
+            layers.directory(),
+            layers.dirtyBit(),
+            this::flush);
+  }
+
+  /**
+   * Opens an image.
+   *
+   * @param storage owned by the image from now on, and closed if opening fails
+   */
+  public static Qcow2Image open(Storage storage, OpenOptions options, BackingOpener backings)
+      throws IOException {
+    return open(storage, options, backings, (what, done, total) -> {});
+  }
+
+  /** The same, told how far a rebuild of refcounts is, where the image needs one. */
+  public static Qcow2Image open(
+      Storage storage, OpenOptions options, BackingOpener backings, ProgressListener progress)
+      throws IOException {
+    return Qcow2Opener.open(storage, options, backings, progress);
+  }
+
+  @Override
+  public long virtualBytes() {
+    return layers.virtualBytes();
+  }
+
+  @Override
+  public boolean readOnly() {
+    return readOnly;
+  }
+
+  @Override
+  public int preferredBytes() {
+    return layers.geometry().clusterBytes();
+  }
+
+  @Override
+  public void read(long offset, ByteBuffer target) throws IOException {
+    Objects.checkFromIndexSize(offset, target.remaining(), virtualBytes());
+    if (!target.hasRemaining()) {
+      return;
+    }
+    RangeLock.Hold hold = hold(offset, target.remaining(), false);
+    try {
+      reader.read(offset, target);
+    } finally {
+      clusters.release(hold);
+    }
+  }
+
+  @Override
+  public void write(long offset, ByteBuffer source) throws IOException {
+    Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
+    if (!source.hasRemaining()) {
+      return;
+    }
+    beforeChange();
+    int start = source.position();
+    RangeLock.Hold shared = hold(offset, source.remaining(), false);
+    try {
+      if (writer.writeInPlace(offset, source)) {
+        return;
+      }
+    } finally {
+      clusters.release(shared);
+    }
+    long rest = offset + (source.position() - start);
+    RangeLock.Hold exclusive = hold(rest, source.remaining(), true);
+    try {
+      writer.write(rest, source);
+    } finally {
+      clusters.release(exclusive);
+    }
+    afterChange();
+  }
+
+  @Override
+  public void writeZeroes(long offset, long bytes, ZeroMode mode) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    if (bytes == 0) {
+      return;
+    }
+    beforeChange();
+    Geometry geometry = layers.geometry();
+    long end = offset + bytes;
+    long first = geometry.clustersFor(offset);
+    long last = end == virtualBytes() ? geometry.clustersFor(end) : geometry.clusterOf(end);
+    if (first >= last) {
+      writeExplicitZeroes(offset, end, mode);
+      return;
+    }
+    writeExplicitZeroes(offset, geometry.offsetOf(first), mode);
+    forEachPiece(first, last, (cluster, count) -> zeroClusters(cluster, count, mode));
+    writeExplicitZeroes(Math.min(geometry.offsetOf(last), end), end, mode);
+  }
+
+  private void zeroClusters(long cluster, long count, ZeroMode mode) throws IOException {
+    if (!zeroes.canDrop(cluster) || (mode == ZeroMode.KEEP_ALLOCATED && !layers.zeroFlagKnown())) {
+      Geometry geometry = layers.geometry();
+      long from = geometry.offsetOf(cluster);
+      writeExplicitZeroesLocked(
+          from, Math.min(from + geometry.offsetOf(count), virtualBytes()), mode);
+      return;
+    }
+    switch (mode) {
+      case MAY_UNMAP -> zeroes.drop(cluster, count, Dropped.MARKED);
+      case KEEP_ALLOCATED -> zeroes.keepAllocated(cluster, count);
+    }
+  }
+
+  @Override
+  public void trim(long offset, long bytes) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    Geometry geometry = layers.geometry();
+    long end = offset + bytes;
+    long first = geometry.clustersFor(offset);
+    long last = end == virtualBytes() ? geometry.clustersFor(end) : geometry.clusterOf(end);
+    if (readOnly) {
+      throw readOnlyException();
+    }
+    if (first >= last) {
+      return;
+    }
+    beforeChange();
+    forEachPiece(
+        first,
+        last,
+        (cluster, count) -> {
+          if (zeroes.canDrop(cluster)) {
+            zeroes.drop(cluster, count, Dropped.UNMAPPED);
+          }
+        });
+  }
+
+  private interface PieceAction {
+    void run(long cluster, long count) throws IOException;
+  }
+
+  /**
+   * Runs the action over {@code [first, last)} in pieces that lie in one L2 table each and are
+   * wholly above or wholly below the end of the backing file, each with its range held exclusively.
+   */
+  private void forEachPiece(long first, long last, PieceAction action) throws IOException {
+    Geometry geometry = layers.geometry();
+    long backingEnd =
+        layers.backing() == null ? 0 : geometry.clustersFor(layers.backing().virtualBytes());
+    for (long cluster = first; cluster < last; ) {
+      long max = Math.min(last - cluster, DROP_CLUSTERS_MAX);
+      if (cluster < backingEnd) {
+        max = Math.min(max, backingEnd - cluster);
+      }
+      long count = layers.map().clustersInTable(cluster, max);
+      RangeLock.Hold hold = clusters.acquire(cluster, cluster + count - 1, true);
+      try {
+        action.run(cluster, count);
+      } finally {
+        clusters.release(hold);
+      }
+      afterChange();
+      cluster += count;
+    }
+  }
+
+  /** Zeroes parts of clusters; those that read as zeroes already are left alone. */
+  private void writeExplicitZeroes(long from, long to, ZeroMode mode) throws IOException {
+    if (from >= to) {
+      return;
+    }
+    RangeLock.Hold hold = hold(from, to - from, true);
+    try {
+      writeExplicitZeroesLocked(from, to, mode);
+    } finally {
+      clusters.release(hold);
+    }
+    afterChange();
+  }
+
+  private void writeExplicitZeroesLocked(long from, long to, ZeroMode mode) throws IOException {
+    for (long at = from; at < to; ) {
+      long bytes = Math.min(to - at, Zeroes.blockBytes());
+      if (mode == ZeroMode.MAY_UNMAP) {
+        Mapping mapping = reader.lookup(at, bytes);
+        bytes = mapping.bytes();
+        if (readsAsZeroes(mapping, at)) {
+          at += bytes;
+          continue;
+        }
+      }
+      writer.write(at, Zeroes.buffer((int) bytes));
+      at += bytes;
+    }
+  }
+
+  private boolean readsAsZeroes(Mapping mapping, long offset) {
+    return switch (mapping) {
+      case Mapping.Zeros _ -> true;
+      case Mapping.Unallocated _ ->
+          layers.backing() == null || offset >= layers.backing().virtualBytes();
+      case Mapping.Data _, Mapping.Compressed _ -> false;
+    };
+  }
+
+  @Override
+  public void prefetch(long offset, long bytes) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    if (bytes == 0) {
+      return;
+    }
+    RangeLock.Hold hold = hold(offset, bytes, false);
+    try {
+      for (long at = offset; at < offset + bytes; ) {
+        Mapping mapping = reader.lookup(at, offset + bytes - at);
+        switch (mapping) {
+          case Mapping.Data data -> layers.file().prefetch(data.hostOffset(), data.bytes());
+          case Mapping.Compressed compressed ->
+              layers.file().prefetch(compressed.hostOffset(), compressed.compressedBytes());
+          case Mapping.Unallocated unallocated -> prefetchBacking(at, unallocated.bytes());
+          case Mapping.Zeros _ -> {}
+        }
+        at += mapping.bytes();
+      }
+    } finally {
+      clusters.release(hold);
+    }
+  }
+
+  private void prefetchBacking(long offset, long bytes) throws IOException {
+    DiskImage backing = layers.backing();
+    if (backing != null && offset < backing.virtualBytes()) {
+      backing.prefetch(offset, Math.min(bytes, backing.virtualBytes() - offset));
+    }
+  }
+
+  @Override
+  public CompletionStage<@Nullable Void> commit() {
+    return commits.request();
+  }
+
+  @Override
+  public void flush() throws IOException {
+    await(commits.request());
+  }
+
+  private static void await(CompletionStage<@Nullable Void> stage) throws IOException {
+    try {
+      stage.toCompletableFuture().join();
+    } catch (CompletionException e) {
+      // A new exception, for the trace of the thread that waited.
+      if (e.getCause() instanceof NoSpaceException full) {
+        NoSpaceException again = new NoSpaceException(String.valueOf(full.getMessage()));
+        again.initCause(full);
+        throw again;
+      }
+      if (e.getCause() instanceof IOException cause) {
+        throw new IOException(cause.getMessage(), cause);
+      }
+      throw e;
+    }
+  }
+
+  private RangeLock.Hold hold(long offset, long bytes, boolean exclusive) {
+    Geometry geometry = layers.geometry();
+    return clusters.acquire(
+        geometry.clusterOf(offset), geometry.clusterOf(offset + bytes - 1), exclusive);
+  }
+
+  private ReadOnlyImageException readOnlyException() {
+    return new ReadOnlyImageException(layers.file().name() + " is open read-only");
+  }
+
+  /**
+   * Refuses a change of an image that is read-only or whose sync has failed; before the first
+   * change clears the autoclear bits.
+   */
+  private void beforeChange() throws IOException {
+    if (readOnly) {
+      throw readOnlyException();
+    }
+    if (layers.file().failed()) {
+      // Also for those that would change tables in memory only: they could never become durable.
+      throw new IOException(
+          layers.file().name()
+              + ": an earlier sync failed, so nothing is changed: reopen the image");
+    }
+    order.noteChange();
+    if (headerPending) {
+      prepareHeader();
+    }
+  }
+
+  private void prepareHeader() throws IOException {
+    layers.metadata().lock();
+    try {
+      if (headerPending) {
+        // Durable before the change is: with a bit left set, other software would trust what the
+        // change made wrong.
+        layers.file().write(HeaderLayout.AUTOCLEAR_AT, ByteBuffer.allocate(Long.BYTES));
+        layers.file().sync();
+        if (lazyRefcounts) {
+          layers.dirtyBit().set();
+          dirtyBitHeld = true;
+        }
+        headerPending = false;
+      }
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  /**
+   * Keeps what waits for a commit within its bounds: a full batch asks for one, a batch twice as
+   * long, or half an L2 cache that is dirty, waits for it.
+   */
+  private void afterChange() throws IOException {
+    int released;
+    boolean crowded;
+    layers.metadata().lock();
+    try {
+      released = layers.allocator().releasedCount();
+      crowded = layers.map().crowded();
+    } finally {
+      layers.metadata().unlock();
+    }
+    if (crowded || released > 2L * refBatch) {
+      flush();
+    } else if (released > 0 && released >= refBatch) {
+      commits.request();
+    }
+  }
+
+  @Override
+  public void close() throws IOException {
+    if (closed) {
+      return;
+    }
+    closed = true;
+    try (Storage file = layers.file()) {
+      try {
+        if (!readOnly && !reverted) {
+          flush();
+        }
+      } finally {
+        commits.close();
+        if (layers.backing() != null) {
+          layers.backing().close();
+        }
+      }
+      if (!readOnly && !reverted) {
+        giveBackReserved(file);
+      }
+    }
+  }
+
+  /** Counts what was reserved as free, cuts it off the end of the file, and makes that durable. */
+  private void giveBackReserved(Storage file) throws IOException {
+    layers.metadata().lock();
+    try {
+      layers.allocator().drain();
+      layers.allocator().writeRefcounts();
+      long used = layers.allocator().usedEnd(file.length());
+      if (used < file.length()) {
+        file.setLength(used);
+      }
+      file.sync();
+      if (dirtyBitHeld) {
+        layers.dirtyBit().clear();
+      }
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  // ---- snapshots
+
+  @Override
+  public Snapshots snapshots() {
+    return new Snapshots() {
+      @Override
+      public List<ImageReport.Snapshot> list() {
+        return snapshotOperations.list().stream()
+            .map(entry -> Inspector.describe(entry, virtualBytes()))
+            .toList();
+      }
+
+      @Override
+      public void create(String name) throws IOException {
+        change(() -> whileFrozen(() -> snapshotOperations.create(name, virtualBytes())));
+      }
+
+      @Override
+      public void delete(String snapshot) throws IOException {
+        change(() -> snapshotOperations.delete(snapshot));
+      }
+
+      @Override
+      public void rename(String snapshot, String name) throws IOException {
+        change(() -> snapshotOperations.rename(snapshot, name));
+      }
+    };
+  }
+
+  private interface Change {
+    void run() throws IOException;
+  }
+
+  /** One change of the snapshots at a time. */
+  private void change(Change change) throws IOException {
+    beforeChange();
+    snapshotChange.lock();
+    try {
+      change.run();
+    } finally {
+      snapshotChange.unlock();
+    }
+  }
+
+  /** Waits for the requests in flight and holds up those that come, commits apart. */
+  private void whileFrozen(Change change) throws IOException {
+    // What is dirty now is committed before requests have to wait.
+    flush();
+    RangeLock.Hold all = clusters.acquire(0, Long.MAX_VALUE, true);
+    try {
+      change.run();
+    } finally {
+      clusters.release(all);
+    }
+  }
+
+  /**
+   * Makes a snapshot's tables the disk's own. The image must be at rest; it takes no more requests
+   * and is closed next, and then the file's refcounts are rebuilt.
+   */
+  void revertTo(String snapshot) throws IOException {
+    change(() ->
+        whileFrozen(() -> {
+          reverted = true;
+          snapshotOperations.revert(snapshot, virtualBytes());
+        }));
+  }
+
+  @Override
+  public ImageStats stats() {
+    layers.metadata().lock();
+    try {
+      AllocatorCounters counters = layers.allocator().counters();
+      return new ImageStats(
+          counters.batched(),
+          counters.coalesced(),
+          counters.cancelled(),
+          counters.applied(),
+          counters.reserved(),
+          counters.returned(),
+          counters.reused(),
+          layers.allocator().refcountWrites(),
+          order.tableWrites(),
+          layers.file().syncs(),
+          commits.commits(),
+          commits.requests());
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+}

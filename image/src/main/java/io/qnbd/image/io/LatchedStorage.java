@@ -1,0 +1,190 @@
+package io.qnbd.image.io;
+
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.concurrent.atomic.LongAdder;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A storage that changes nothing any more once a sync has failed.
+ *
+ * <p>After a failed sync Linux marks the pages clean although they never reached the disk, and the
+ * next sync succeeds. So what the page cache holds is no longer known, a second sync proves
+ * nothing, and writing on could make durable what refers to lost bytes. Reads go on.
+ *
+ * <pre>
+ *   working --- sync fails ---> failed       (left only by opening the file again)
+ *   working: everything is passed on
+ *   failed:  reads and close are passed on; every change and every sync fails
+ * </pre>
+ *
+ * <p>A failed write, a full host above all, does not latch: its caller knows which bytes are in
+ * doubt.
+ *
+ * <p>A sync is left out when nothing was changed since the last successful one started.
+ */
+public final class LatchedStorage implements Storage {
+  private final Storage file;
+  private final LongAdder writes = new LongAdder();
+  private final LongAdder syncs = new LongAdder();
+
+  /**
+   * Changes that ended, well or not; each is counted before its caller learns that it ended. So a
+   * sum taken before a sync counts only changes that the sync covers, and one that it misses makes
+   * the next sum larger.
+   */
+  private final LongAdder changes = new LongAdder();
+
+  /** Held while syncing. */
+  private final Object mutex = new Object();
+
+  /** The sum of {@link #changes} that is durable; under the mutex. */
+  private long durableChanges;
+
+  /** Why a sync failed, written under the mutex; null while the storage works. */
+  private volatile @Nullable String failure;
+
+  /** Takes {@code file} over: closing this closes it. */
+  public LatchedStorage(Storage file) {
+    this.file = file;
+  }
+
+  /** Whether a sync has failed. */
+  public boolean failed() {
+    return failure != null;
+  }
+
+  /** Writes passed on, failed ones included. */
+  public long writes() {
+    return writes.sum();
+  }
+
+  /** Syncs passed on, those left out not counted. */
+  public long syncs() {
+    return syncs.sum();
+  }
+
+  @Override
+  public String name() {
+    return file.name();
+  }
+
+  @Override
+  public long length() throws IOException {
+    return file.length();
+  }
+
+  @Override
+  public boolean isHole(long at, long bytes) throws IOException {
+    return file.isHole(at, bytes);
+  }
+
+  @Override
+  public int read(long at, ByteBuffer target) throws IOException {
+    return file.read(at, target);
+  }
+
+  @Override
+  public void write(long at, ByteBuffer source) throws IOException {
+    int bytes = source.remaining();
+    checkWorking("writing", at, bytes);
+    writes.increment();
+    try {
+      file.write(at, source);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  /**
+   * One at a time: the kernel tells a lost write to one sync only, so a second one that ran beside
+   * the first could succeed before the first has latched.
+   */
+  @Override
+  public void sync() throws IOException {
+    synchronized (mutex) {
+      String reason = failure;
+      if (reason != null) {
+        throw latched("syncing " + name(), reason);
+      }
+      long covered = changes.sum();
+      if (covered == durableChanges) {
+        return;
+      }
+      syncs.increment();
+      try {
+        file.sync();
+      } catch (IOException | RuntimeException | Error e) {
+        String message = e.getMessage();
+        failure = message == null ? e.toString() : message;
+        throw e;
+      }
+      durableChanges = covered;
+    }
+  }
+
+  @Override
+  public void setLength(long bytes) throws IOException {
+    String reason = failure;
+    if (reason != null) {
+      throw latched("setting the length of %s to %d".formatted(name(), bytes), reason);
+    }
+    try {
+      file.setLength(bytes);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  @Override
+  public void punchHole(long at, long bytes) throws IOException {
+    checkWorking("punching a hole of", at, bytes);
+    try {
+      file.punchHole(at, bytes);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  @Override
+  public void allocate(long at, long bytes) throws IOException {
+    checkWorking("allocating", at, bytes);
+    try {
+      file.allocate(at, bytes);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  @Override
+  public void zeroRange(long at, long bytes) throws IOException {
+    checkWorking("zeroing", at, bytes);
+    try {
+      file.zeroRange(at, bytes);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  @Override
+  public void prefetch(long at, long bytes) throws IOException {
+    file.prefetch(at, bytes);
+  }
+
+  @Override
+  public void close() throws IOException {
+    file.close();
+  }
+
+  private void checkWorking(String operation, long at, long bytes) throws IOException {
+    String reason = failure;
+    if (reason != null) {
+      throw latched("%s %d bytes at 0x%x of %s".formatted(operation, bytes, at, name()), reason);
+    }
+  }
+
+  private IOException latched(String what, String reason) {
+    return new IOException(
+        "%s: an earlier sync of %s failed (%s): reopen the image".formatted(what, name(), reason));
+  }
+}

@@ -1,0 +1,67 @@
+package io.qnbd.image.io;
+
+import java.io.Closeable;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+
+/**
+ * A host file.
+ *
+ * <p>Thread-safe. Offsets and lengths are bytes of the file. Nothing is durable before {@link
+ * #sync} returns; until then a power cut may keep any subset of the writes, holes and length
+ * changes since the last sync, each torn at 512 bytes.
+ *
+ * <p>Every {@link IOException} names the operation, the range and the file. A full host is reported
+ * as {@link io.qnbd.image.NoSpaceException}.
+ */
+public interface Storage extends Closeable {
+
+  /** The file's name, for messages. */
+  String name();
+
+  /** The file's length in bytes. */
+  long length() throws IOException;
+
+  /**
+   * Reads from {@code at} until {@code target} is full or the file ends.
+   *
+   * @return the bytes read, less than asked only at the end of the file
+   */
+  int read(long at, ByteBuffer target) throws IOException;
+
+  /** Writes all that remains in {@code source}, extending the file where needed. */
+  void write(long at, ByteBuffer source) throws IOException;
+
+  /** Makes all writes, holes and length changes that returned before this call durable. */
+  void sync() throws IOException;
+
+  /** Cuts the file, or extends it with bytes that read as zeroes. */
+  void setLength(long bytes) throws IOException;
+
+  /**
+   * Makes the range, inside the file, read as zeroes and gives its space back as far as the host
+   * can; where the host has no holes, zeroes are written.
+   */
+  void punchHole(long at, long bytes) throws IOException;
+
+  /**
+   * Takes space on the host for the range, so that writing to it later does not run out of it.
+   * Bytes that are there stay; the file is extended where needed with bytes that read as zeroes.
+   * Does nothing where the host has no such call.
+   */
+  void allocate(long at, long bytes) throws IOException;
+
+  /** Makes the range read as zeroes and keeps, or takes, the space for it. */
+  void zeroRange(long at, long bytes) throws IOException;
+
+  /**
+   * Whether the host keeps nothing for the range, so that it reads as zeroes without being read. A
+   * no says nothing.
+   */
+  default boolean isHole(long at, long bytes) throws IOException {
+    return false;
+  }
+
+  /** Starts reading the range into the page cache. A hint. */
+  void prefetch(long at, long bytes) throws IOException;
+}

@@ -1,0 +1,516 @@
+package io.qnbd.image.mapping;
+
+import io.qnbd.image.CorruptImageException;
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.L1Entry;
+import io.qnbd.image.format.L2Entry;
+import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.Barrier;
+import io.qnbd.image.metadata.TableIo;
+import io.qnbd.image.refcount.Allocator;
+import io.qnbd.image.refcount.HostRun;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.List;
+
+/**
+ * The active L1 table and its L2 tables (qcow2 specification, "Cluster mapping"): looks guest
+ * clusters up and points them elsewhere.
+ *
+ * <p>A change is made in memory only and reaches the file with a commit, in the order that {@link
+ * PendingTables} documents. Entries may be set only for clusters whose data is already written, so
+ * that a commit may take the tables at any moment.
+ *
+ * <p>Invariants:
+ *
+ * <ul>
+ *   <li>An L2 table is changed only if its L1 entry has COPIED set; {@link #prepare} copies one
+ *       that a snapshot shares.
+ *   <li>A new L2 table's cluster reads, durably before its L1 entry is written, as zeroes or as the
+ *       table that it replaces, so that an entry that a power cut loses is the old one.
+ *   <li>Every reference that an entry loses goes to {@link Allocator#release}, once.
+ * </ul>
+ *
+ * <p>Owner: the image's metadata lock.
+ */
+public final class ClusterMap {
+  /** L1 entries are written by the sector, so that neighbours share a write. */
+  private static final int L1_SECTOR_ENTRIES = 512 / L1Entry.BYTES;
+
+  private final Storage file;
+  private final Geometry geometry;
+  private final boolean zeroFlagKnown;
+  private final long l1Offset;
+  private final long[] l1;
+  private final BitSet dirtyL1Sectors = new BitSet();
+  private final SliceCache slices;
+  private final Allocator allocator;
+  private final Barrier barrier;
+
+  /**
+   * What the header and the user say about the tables.
+   *
+   * @param zeroFlagKnown whether entries have a zero flag: version 3 on
+   * @param backingBytes how much of the disk reads from a backing file where it is unallocated
+   * @param l2CacheBytes the most memory for cached L2 slices
+   */
+  public record Options(boolean zeroFlagKnown, long backingBytes, long l2CacheBytes) {}
+
+  private final long backingBytes;
+  private long fileBytesSeen;
+
+  public ClusterMap(
+      Storage file,
+      Geometry geometry,
+      long l1Offset,
+      long[] l1,
+      Options options,
+      Allocator allocator,
+      Barrier barrier) {
+    this.file = file;
+    this.geometry = geometry;
+    this.l1Offset = l1Offset;
+    this.l1 = l1;
+    this.zeroFlagKnown = options.zeroFlagKnown();
+    this.backingBytes = options.backingBytes();
+    this.slices = new SliceCache(file, geometry.sliceEntries(), options.l2CacheBytes());
+    this.allocator = allocator;
+    this.barrier = barrier;
+  }
+
+  /** Whether so much is dirty that writers should wait for a commit. */
+  public boolean crowded() {
+    return slices.crowded();
+  }
+
+  // ---- looking up
+
+  /**
+   * What is at {@code guestOffset}, and how far, up to {@code bytesMax}, it goes on like that. A
+   * run ends with its L2 slice at the latest.
+   */
+  public Mapping lookup(long guestOffset, long bytesMax) throws IOException {
+    long cluster = geometry.clusterOf(guestOffset);
+    int inCluster = geometry.inCluster(guestOffset);
+    long table = tableOffset(cluster);
+    if (table == 0) {
+      long toTableEnd =
+          geometry.l2CoverageBytes() - (guestOffset & (geometry.l2CoverageBytes() - 1));
+      return new Mapping.Unallocated(Math.min(bytesMax, toTableEnd));
+    }
+    SliceCache.Slice slice = slice(table, cluster);
+    int index = indexInSlice(cluster);
+    long entry = slice.entries[index];
+    if (L2Entry.compressed(entry)) {
+      return compressed(entry, Math.min(bytesMax, (long) geometry.clusterBytes() - inCluster));
+    }
+    checkStandard(entry, cluster);
+    long bytes = (long) geometry.clusterBytes() - inCluster;
+    for (int next = index + 1;
+        bytes < bytesMax && next < slice.entries.length && continues(entry, slice, next, index);
+        next++) {
+      checkStandard(slice.entries[next], cluster + next - index);
+      bytes += geometry.clusterBytes();
+    }
+    return standard(entry, inCluster, Math.min(bytes, bytesMax));
+  }
+
+  /** Whether the entry at {@code next} goes on where the run that began at {@code index} ends. */
+  private boolean continues(long first, SliceCache.Slice slice, int next, int index) {
+    long entry = slice.entries[next];
+    if (L2Entry.compressed(entry)) {
+      return false;
+    }
+    if (L2Entry.hostOffset(first) == 0) {
+      return entry == first;
+    }
+    return entry == first + geometry.offsetOf(next - index);
+  }
+
+  private Mapping standard(long entry, int inCluster, long bytes) {
+    long host = L2Entry.hostOffset(entry);
+    boolean sole = L2Entry.copied(entry);
+    if (L2Entry.zero(entry)) {
+      return new Mapping.Zeros(host == 0 ? 0 : host + inCluster, sole, bytes);
+    }
+    return host == 0
+        ? new Mapping.Unallocated(bytes)
+        : new Mapping.Data(host + inCluster, sole, bytes);
+  }
+
+  private Mapping compressed(long entry, long bytes) throws IOException {
+    long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
+    if (!inFile(at) || L2Entry.copied(entry)) {
+      throw new CorruptImageException(
+          String.format(
+              "%s: L2 entry 0x%x describes a compressed cluster outside the file",
+              file.name(), entry));
+    }
+    return new Mapping.Compressed(
+        at, L2Entry.compressedBytes(entry, geometry.clusterBits()), bytes);
+  }
+
+  private void checkStandard(long entry, long cluster) throws IOException {
+    long host = L2Entry.hostOffset(entry);
+    if (L2Entry.reservedBits(entry, zeroFlagKnown) != 0
+        || geometry.inCluster(host) != 0
+        || (host == 0 && L2Entry.copied(entry))
+        || !inFile(host)) {
+      throw new CorruptImageException(
+          String.format(
+              "%s: the L2 entry of guest offset 0x%x is 0x%x, which names no cluster of the file;"
+                  + " run a check",
+              file.name(), geometry.offsetOf(cluster), entry));
+    }
+  }
+
+  /**
+   * Asks for the file's length only where what is known does not do: when it shrinks, only unused
+   * clusters go.
+   */
+  private boolean inFile(long hostOffset) throws IOException {
+    if (hostOffset >= fileBytesSeen) {
+      fileBytesSeen = file.length();
+    }
+    return hostOffset < fileBytesSeen;
+  }
+
+  private long tableOffset(long cluster) throws IOException {
+    long index = geometry.l1Index(cluster);
+    long entry = l1[Math.toIntExact(index)];
+    long table = L1Entry.tableOffset(entry);
+    if (L1Entry.reservedBits(entry) != 0
+        || geometry.inCluster(table) != 0
+        || (table == 0 && L1Entry.copied(entry))) {
+      throw new CorruptImageException(
+          String.format(
+              "%s: L1 entry %d is 0x%x, which names no L2 table; run a check",
+              file.name(), index, entry));
+    }
+    return table;
+  }
+
+  private SliceCache.Slice slice(long table, long cluster) throws IOException {
+    int sliceIndex = geometry.l2Index(cluster) / geometry.sliceEntries();
+    return slices.get(table + (long) sliceIndex * geometry.sliceBytes());
+  }
+
+  private int indexInSlice(long cluster) {
+    return geometry.l2Index(cluster) & (geometry.sliceEntries() - 1);
+  }
+
+  /** How many clusters, from {@code cluster} on and at most {@code max}, are in its slice. */
+  public int clustersInSlice(long cluster, long max) {
+    return (int) Math.min(max, geometry.sliceEntries() - indexInSlice(cluster));
+  }
+
+  /** How many clusters, from {@code cluster} on and at most {@code max}, are in its L2 table. */
+  public long clustersInTable(long cluster, long max) {
+    return Math.min(max, geometry.l2Entries() - geometry.l2Index(cluster));
+  }
+
+  /** Whether the cluster has no L2 table. */
+  public boolean tableMissing(long cluster) throws IOException {
+    return tableOffset(cluster) == 0;
+  }
+
+  /**
+   * How many clusters, from {@code cluster} on and at most {@code max}, need a new host cluster
+   * before a guest may write to them. All of them are in one slice.
+   */
+  public int countToAllocate(long cluster, long max) throws IOException {
+    int inSlice = clustersInSlice(cluster, max);
+    if (tableMissing(cluster)) {
+      return inSlice;
+    }
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    int count = 0;
+    while (count < inSlice && !ownsCluster(slice.entries[index + count])) {
+      count++;
+    }
+    return count;
+  }
+
+  /** Whether the entry has a host cluster that nothing else refers to. */
+  private static boolean ownsCluster(long entry) {
+    return !L2Entry.compressed(entry) && L2Entry.copied(entry);
+  }
+
+  /** Whether the cluster reads as zeroes by what the tables say, without a look at any data. */
+  public boolean readsAsZeroes(long cluster) throws IOException {
+    if (tableMissing(cluster)) {
+      return pastBacking(cluster);
+    }
+    long entry = slice(tableOffset(cluster), cluster).entries[indexInSlice(cluster)];
+    return readsAsZeroes(entry, cluster);
+  }
+
+  private boolean readsAsZeroes(long entry, long cluster) {
+    if (L2Entry.compressed(entry)) {
+      return false;
+    }
+    return L2Entry.zero(entry) || (L2Entry.hostOffset(entry) == 0 && pastBacking(cluster));
+  }
+
+  private boolean pastBacking(long cluster) {
+    return geometry.offsetOf(cluster) >= backingBytes;
+  }
+
+  // ---- changing
+
+  /**
+   * Makes the L2 table of {@code cluster} one that may be changed: allocates it, or copies it if a
+   * snapshot shares it.
+   */
+  public void prepare(long cluster) throws IOException {
+    int index = Math.toIntExact(geometry.l1Index(cluster));
+    long old = tableOffset(cluster);
+    if (old != 0 && L1Entry.copied(l1[index])) {
+      return;
+    }
+    HostRun run = allocator.allocate(1);
+    long table = geometry.offsetOf(run.first());
+    try {
+      if (old != 0) {
+        copyTable(old, table);
+        barrier.require();
+      } else if (allocator.fresh(run)) {
+        // Space is taken now, so that a full host fails this write and not a later commit.
+        file.allocate(table, geometry.clusterBytes());
+      } else {
+        file.zeroRange(table, geometry.clusterBytes());
+        barrier.require();
+      }
+    } catch (IOException e) {
+      allocator.giveBack(run);
+      throw e;
+    }
+    slices.forget(table, geometry.clusterBytes());
+    setL1(index, L1Entry.of(table));
+    if (old != 0) {
+      allocator.release(geometry.clusterOf(old));
+    }
+  }
+
+  private void copyTable(long from, long to) throws IOException {
+    for (int at = 0; at < geometry.clusterBytes(); at += geometry.sliceBytes()) {
+      SliceCache.Slice slice = slices.get(from + at);
+      TableIo.write(file, to + at, slice.entries, 0, slice.entries.length);
+    }
+  }
+
+  /**
+   * Points {@code run.count()} guest clusters, all in one prepared slice, at the clusters of {@code
+   * run}, whose data is written, and releases what they referred to before.
+   */
+  public void assign(long cluster, HostRun run) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    boolean fresh = allocator.fresh(run);
+    for (int i = 0; i < run.count(); i++) {
+      long old = slice.entries[index + i];
+      if (!fresh || !readsAsZeroes(old, cluster + i)) {
+        barrier.require();
+      }
+      slice.entries[index + i] = L2Entry.data(geometry.offsetOf(run.first() + i));
+      release(old);
+    }
+    slices.markDirty(slice);
+  }
+
+  /**
+   * Clears the zero flag of {@code count} clusters, all in one prepared slice, that have host
+   * clusters of their own, whose data is written.
+   */
+  public void clearZeroFlag(long cluster, int count) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    for (int i = 0; i < count; i++) {
+      slice.entries[index + i] &= ~L2Entry.ZERO;
+    }
+    barrier.require();
+    slices.markDirty(slice);
+  }
+
+  /** What is to become of a cluster that {@link #drop} makes read as zeroes. */
+  public enum Dropped {
+    /** Trimmed: no entry at all where nothing lies below. */
+    UNMAPPED,
+    /** Zeroed: marked, so that it reads as zeroes whatever comes to lie below. */
+    MARKED,
+    /** Zeroed, and the host cluster that it has for itself stays. */
+    KEPT
+  }
+
+  /**
+   * Makes {@code count} clusters, all in one slice, read as zeroes and releases what they referred
+   * to. The slice must be prepared, unless {@link #tableMissing}, where nothing lies below, says
+   * that there is nothing to do.
+   */
+  public void drop(long cluster, int count, Dropped how) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    boolean changed = false;
+    for (int i = 0; i < count; i++) {
+      long old = slice.entries[index + i];
+      long entry = dropped(old, cluster + i, how);
+      if (entry != old) {
+        slice.entries[index + i] = entry;
+        changed = true;
+        if (L2Entry.hostOffset(entry) == 0) {
+          release(old);
+        }
+      }
+    }
+    if (changed) {
+      slices.markDirty(slice);
+    }
+  }
+
+  private long dropped(long old, long cluster, Dropped how) {
+    if (how == Dropped.KEPT && ownsCluster(old)) {
+      return old | L2Entry.ZERO;
+    }
+    boolean nothingBelow = pastBacking(cluster);
+    if (!zeroFlagKnown || (how == Dropped.UNMAPPED && nothingBelow)) {
+      return 0;
+    }
+    if (old == 0 && nothingBelow) {
+      return 0;
+    }
+    return L2Entry.ZERO;
+  }
+
+  /** Gives {@code run.count()} clusters in one prepared slice clusters that read as zeroes. */
+  public void assignZero(long cluster, HostRun run) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    for (int i = 0; i < run.count(); i++) {
+      long old = slice.entries[index + i];
+      slice.entries[index + i] = L2Entry.allocatedZero(geometry.offsetOf(run.first() + i));
+      release(old);
+    }
+    slices.markDirty(slice);
+  }
+
+  private void release(long old) {
+    if (L2Entry.compressed(old)) {
+      long at = L2Entry.compressedOffset(old, geometry.clusterBits());
+      int bytes = L2Entry.compressedBytes(old, geometry.clusterBits());
+      long last = geometry.clusterOf(at + bytes - 1);
+      for (long cluster = geometry.clusterOf(at); cluster <= last; cluster++) {
+        allocator.release(cluster);
+      }
+    } else if (L2Entry.hostOffset(old) != 0) {
+      allocator.release(geometry.clusterOf(L2Entry.hostOffset(old)));
+    }
+  }
+
+  // ---- snapshots
+
+  /** The L1 table as it is now. */
+  public long[] l1() {
+    return l1.clone();
+  }
+
+  public int l1Entries() {
+    return l1.length;
+  }
+
+  /**
+   * Clears COPIED in the L1 entry at {@code index} and in its L2 table: a snapshot has come to
+   * refer to all of it.
+   */
+  public void clearCopied(int index) throws IOException {
+    long table = L1Entry.tableOffset(l1[index]);
+    if (table == 0) {
+      return;
+    }
+    setL1(index, l1[index] & ~L1Entry.COPIED);
+    updateEntries(table, entry -> L2Entry.compressed(entry) ? entry : entry & ~L2Entry.COPIED);
+  }
+
+  /**
+   * Sets COPIED in the L1 entry at {@code index} and in its L2 table wherever one reference is
+   * counted: a snapshot has stopped to refer to it.
+   */
+  public void restoreCopied(int index) throws IOException {
+    long table = L1Entry.tableOffset(l1[index]);
+    if (table == 0 || !allocator.countedOnce(geometry.clusterOf(table))) {
+      return;
+    }
+    setL1(index, l1[index] | L1Entry.COPIED);
+    updateEntries(table, this::restoredCopied);
+  }
+
+  private long restoredCopied(long entry) throws IOException {
+    long host = L2Entry.hostOffset(entry);
+    if (L2Entry.compressed(entry) || host == 0 || L2Entry.copied(entry)) {
+      return entry;
+    }
+    return allocator.countedOnce(geometry.clusterOf(host)) ? entry | L2Entry.COPIED : entry;
+  }
+
+  private void setL1(int index, long entry) {
+    if (l1[index] != entry) {
+      l1[index] = entry;
+      dirtyL1Sectors.set(index / L1_SECTOR_ENTRIES);
+    }
+  }
+
+  private interface EntryUpdate {
+    long apply(long entry) throws IOException;
+  }
+
+  private void updateEntries(long table, EntryUpdate update) throws IOException {
+    for (int at = 0; at < geometry.clusterBytes(); at += geometry.sliceBytes()) {
+      SliceCache.Slice slice = slices.get(table + at);
+      for (int i = 0; i < slice.entries.length; i++) {
+        long updated = update.apply(slice.entries[i]);
+        if (updated != slice.entries[i]) {
+          slice.entries[i] = updated;
+          slices.markDirty(slice);
+        }
+      }
+    }
+  }
+
+  // ---- committing
+
+  /** Whether there is anything for a commit to write. */
+  public boolean dirty() {
+    return slices.dirtyCount() > 0 || !dirtyL1Sectors.isEmpty();
+  }
+
+  /** Takes a copy of all that is dirty; {@link PendingTables#write} needs no lock. */
+  public PendingTables takeDirty() {
+    List<SliceCache.Slice> taken = slices.takeDirty();
+    List<PendingTables.Piece> pieces = new ArrayList<>();
+    for (SliceCache.Slice slice : taken) {
+      pieces.add(new PendingTables.Piece(slice.hostOffset, slice.entries.clone()));
+    }
+    BitSet l1Sectors = (BitSet) dirtyL1Sectors.clone();
+    dirtyL1Sectors.clear();
+    for (int sector = l1Sectors.nextSetBit(0);
+        sector >= 0;
+        sector = l1Sectors.nextSetBit(sector + 1)) {
+      int from = sector * L1_SECTOR_ENTRIES;
+      int to = Math.min(l1.length, from + L1_SECTOR_ENTRIES);
+      pieces.add(
+          new PendingTables.Piece(
+              l1Offset + (long) from * L1Entry.BYTES, Arrays.copyOfRange(l1, from, to)));
+    }
+    return new PendingTables(pieces, taken, l1Sectors);
+  }
+
+  /** The commit that took the tables ended; if not {@code durable} they must be written again. */
+  public void committed(PendingTables tables, boolean durable) {
+    slices.written(tables.slices(), durable);
+    if (!durable) {
+      dirtyL1Sectors.or(tables.l1Sectors());
+    }
+  }
+}

@@ -1,0 +1,174 @@
+package io.qnbd.image.raw;
+
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.ImageStats;
+import io.qnbd.image.ReadOnlyImageException;
+import io.qnbd.image.Snapshots;
+import io.qnbd.image.UnsupportedImageException;
+import io.qnbd.image.ZeroMode;
+import io.qnbd.image.commit.GroupCommit;
+import io.qnbd.image.io.LatchedStorage;
+import io.qnbd.image.io.Storage;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.Objects;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.atomic.AtomicBoolean;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A virtual disk whose bytes are those of a file, at the same offsets.
+ *
+ * <p>The size may be any count of bytes. The file may be shorter than the disk: what it lacks reads
+ * as zeroes, and a write extends it.
+ *
+ * <p>Owns its storage: closing the image closes it. A failed sync latches (see {@link
+ * LatchedStorage}).
+ */
+public final class RawImage implements DiskImage {
+  /** The page and block size of nearly every host: smaller holes give nothing back. */
+  private static final int HOLE_BYTES = 4096;
+
+  private final LatchedStorage file;
+  private final long virtualBytes;
+  private final boolean readOnly;
+  private final GroupCommit commits;
+  private final AtomicBoolean closed = new AtomicBoolean();
+
+  /** A disk of {@code virtualBytes} over {@code storage}, which the image takes over. */
+  public RawImage(Storage storage, long virtualBytes, boolean readOnly) {
+    if (virtualBytes < 0) {
+      throw new AssertionError("virtual size is " + virtualBytes);
+    }
+    this.file = new LatchedStorage(storage);
+    this.virtualBytes = virtualBytes;
+    this.readOnly = readOnly;
+    this.commits = new GroupCommit("commit " + storage.name(), file::sync);
+  }
+
+  /** A disk as long as its file. */
+  public static RawImage open(Storage storage, boolean readOnly) throws IOException {
+    return new RawImage(storage, storage.length(), readOnly);
+  }
+
+  @Override
+  public long virtualBytes() {
+    return virtualBytes;
+  }
+
+  @Override
+  public boolean readOnly() {
+    return readOnly;
+  }
+
+  @Override
+  public int preferredBytes() {
+    return HOLE_BYTES;
+  }
+
+  @Override
+  public void read(long offset, ByteBuffer target) throws IOException {
+    Objects.checkFromIndexSize(offset, target.remaining(), virtualBytes);
+    file.read(offset, target);
+    while (target.remaining() >= Long.BYTES) {
+      target.putLong(0); // past the file's end
+    }
+    while (target.hasRemaining()) {
+      target.put((byte) 0);
+    }
+  }
+
+  @Override
+  public void write(long offset, ByteBuffer source) throws IOException {
+    checkWrite("writing", offset, source.remaining());
+    if (source.hasRemaining()) {
+      file.write(offset, source);
+    }
+  }
+
+  @Override
+  public void writeZeroes(long offset, long bytes, ZeroMode mode) throws IOException {
+    checkWrite("zeroing", offset, bytes);
+    if (bytes == 0) {
+      return;
+    }
+    switch (mode) {
+      case MAY_UNMAP -> punch(offset, offset + bytes);
+      case KEEP_ALLOCATED -> file.zeroRange(offset, bytes);
+    }
+  }
+
+  @Override
+  public void trim(long offset, long bytes) throws IOException {
+    checkWrite("trimming", offset, bytes);
+    // Not rounded up by adding, which overflows near the largest offset.
+    long first = offset + Math.floorMod(-offset, HOLE_BYTES);
+    long end = offset + bytes;
+    punch(first, end - end % HOLE_BYTES);
+  }
+
+  /** Past the file's end the disk reads as zeroes and takes no space already. */
+  private void punch(long first, long end) throws IOException {
+    long last = Math.min(end, file.length());
+    if (first < last) {
+      file.punchHole(first, last - first);
+    }
+  }
+
+  @Override
+  public void prefetch(long offset, long bytes) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes);
+    if (bytes != 0) {
+      file.prefetch(offset, bytes);
+    }
+  }
+
+  @Override
+  public CompletionStage<@Nullable Void> commit() {
+    return readOnly ? CompletableFuture.completedFuture(null) : commits.request();
+  }
+
+  @Override
+  public void flush() throws IOException {
+    try {
+      commit().toCompletableFuture().join();
+    } catch (CompletionException e) {
+      if (e.getCause() instanceof IOException failure) {
+        throw failure;
+      }
+      throw e;
+    }
+  }
+
+  @Override
+  public ImageStats stats() {
+    return new ImageStats(
+        0, 0, 0, 0, 0, 0, 0, 0, 0, file.syncs(), commits.commits(), commits.requests());
+  }
+
+  @Override
+  public Snapshots snapshots() throws UnsupportedImageException {
+    throw new UnsupportedImageException(file.name() + ": a raw image has no snapshots");
+  }
+
+  @Override
+  public void close() throws IOException {
+    if (closed.compareAndSet(false, true)) {
+      try (file;
+          commits) { // the committer ends before the file is closed
+        flush();
+      }
+    }
+  }
+
+  private void checkWrite(String operation, long offset, long bytes) throws IOException {
+    if (readOnly) {
+      throw new ReadOnlyImageException(
+          "%s %d bytes at 0x%x of %s: it is open for reading only"
+              .formatted(operation, bytes, offset, file.name()));
+    }
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes);
+  }
+}

@@ -1,0 +1,100 @@
+package io.qnbd.image.snapshot;
+
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.HeaderLayout;
+import io.qnbd.image.format.SnapshotEntry;
+import io.qnbd.image.format.SnapshotTable;
+import io.qnbd.image.io.Storage;
+import io.qnbd.image.refcount.Allocator;
+import io.qnbd.image.refcount.HostRun;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The snapshot table of an open image (qcow2 specification, "Snapshots").
+ *
+ * <p>It is replaced as a whole: the new table is durable in clusters of its own before one write of
+ * the header's two fields makes it the valid one, so a power cut leaves the old table or the new.
+ *
+ * <p>Owner: the image's metadata lock.
+ */
+public final class SnapshotDirectory {
+  private final Storage file;
+  private final Geometry geometry;
+  private List<SnapshotEntry> entries;
+  private long tableOffset;
+  private long tableBytes;
+
+  /**
+   * The table as it was read.
+   *
+   * @param tableOffset where it is in the file; meaningless without entries
+   */
+  public SnapshotDirectory(
+      Storage file, Geometry geometry, long tableOffset, List<SnapshotEntry> entries) {
+    this.file = file;
+    this.geometry = geometry;
+    this.tableOffset = tableOffset;
+    this.entries = List.copyOf(entries);
+    this.tableBytes = new SnapshotTable(entries).bytes();
+  }
+
+  public List<SnapshotEntry> entries() {
+    return entries;
+  }
+
+  /** The snapshot of that name or, where none has it, of that id; null when there is none. */
+  public @Nullable SnapshotEntry find(String nameOrId) {
+    ByteBuffer wanted = ByteBuffer.wrap(nameOrId.getBytes(StandardCharsets.UTF_8));
+    for (SnapshotEntry entry : entries) {
+      if (entry.name().equals(wanted)) {
+        return entry;
+      }
+    }
+    for (SnapshotEntry entry : entries) {
+      if (entry.id().equals(wanted)) {
+        return entry;
+      }
+    }
+    return null;
+  }
+
+  /** Makes {@code replacement} the snapshots of the image; durable when this returns. */
+  void replace(List<SnapshotEntry> replacement, Allocator allocator) throws IOException {
+    SnapshotTable table = new SnapshotTable(replacement);
+    long bytes = table.bytes();
+    long newOffset = 0;
+    if (bytes > 0) {
+      HostRun run = allocator.allocateContiguous((int) geometry.clustersFor(bytes));
+      newOffset = geometry.offsetOf(run.first());
+      file.write(newOffset, table.encode());
+    }
+    file.sync();
+    ByteBuffer fields = ByteBuffer.allocate(Integer.BYTES + Long.BYTES);
+    fields.putInt(replacement.size()).putLong(newOffset).flip();
+    file.write(HeaderLayout.SNAPSHOT_COUNT_AT, fields);
+    file.sync();
+    long old = geometry.clusterOf(tableOffset);
+    for (long i = 0; i < geometry.clustersFor(tableBytes); i++) {
+      allocator.release(old + i);
+    }
+    entries = List.copyOf(replacement);
+    tableOffset = newOffset;
+    tableBytes = bytes;
+  }
+
+  /** The next free number, as text. */
+  ByteBuffer nextId() {
+    long highest = 0;
+    for (SnapshotEntry entry : entries) {
+      String id = entry.idText();
+      if (id.matches("[0-9]{1,9}")) {
+        highest = Math.max(highest, Long.parseLong(id));
+      }
+    }
+    return ByteBuffer.wrap(Long.toString(highest + 1).getBytes(StandardCharsets.UTF_8));
+  }
+}

@@ -1,0 +1,2 @@
+/** Internal snapshots: their directory, and taking, removing and reverting to one. */
+package io.qnbd.image.snapshot;

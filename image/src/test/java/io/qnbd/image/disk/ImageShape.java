@@ -1,0 +1,213 @@
+package io.qnbd.image.disk;
+
+import io.qnbd.image.BackingPolicy;
+import io.qnbd.image.ImageFormat;
+import io.qnbd.image.OpenOptions;
+import io.qnbd.image.io.MemoryStorage;
+import io.qnbd.image.oracle.ImageMaker;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+
+/**
+ * One kind of image and of way to open it: a row of the matrix that the engine's tests go through.
+ *
+ * @param preparation what a new image holds before the engine first opens it
+ * @param snapshots how many internal snapshots are taken in the course of a test
+ */
+record ImageShape(
+    int version,
+    int clusterBytes,
+    int refcountBits,
+    int diskBytes,
+    Preparation preparation,
+    Backing backing,
+    int snapshots,
+    int refBatch,
+    int refReserve,
+    long l2CacheBytes,
+    boolean lazyRefcounts) {
+
+  private static final long COMPATIBLE_FEATURES_AT = 80;
+  private static final long LAZY_REFCOUNTS = 1;
+
+  enum Preparation {
+    EMPTY,
+    PREALLOCATED,
+    COMPRESSED,
+    /** As much preallocated as leaves the refcount table room for a few clusters more. */
+    NEARLY_FULL
+  }
+
+  enum Backing {
+    NONE,
+    RAW_SHORTER,
+    RAW_LONGER,
+    QCOW2
+  }
+
+  static ImageShape of(int version, int clusterBytes, int refcountBits, int diskBytes) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        Preparation.EMPTY,
+        Backing.NONE,
+        0,
+        OpenOptions.REF_BATCH_DEFAULT,
+        OpenOptions.REF_RESERVE_DEFAULT,
+        OpenOptions.L2_CACHE_BYTES_DEFAULT,
+        false);
+  }
+
+  ImageShape with(Preparation value) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        value,
+        backing,
+        snapshots,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        lazyRefcounts);
+  }
+
+  ImageShape with(Backing value) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        value,
+        snapshots,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        lazyRefcounts);
+  }
+
+  ImageShape withSnapshots(int value) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        value,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        lazyRefcounts);
+  }
+
+  ImageShape withBatches(int batch, int reserve) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        snapshots,
+        batch,
+        reserve,
+        l2CacheBytes,
+        lazyRefcounts);
+  }
+
+  ImageShape withL2CacheBytes(long value) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        snapshots,
+        refBatch,
+        refReserve,
+        value,
+        lazyRefcounts);
+  }
+
+  /** The same with the compatible feature that lets counts be written late; version 3 only. */
+  ImageShape withLazyRefcounts() {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        snapshots,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        true);
+  }
+
+  OpenOptions options() {
+    return OpenOptions.DEFAULT
+        .withFormat(ImageFormat.QCOW2)
+        .withBackingPolicy(BackingPolicy.ANY)
+        .withL2CacheBytes(l2CacheBytes)
+        .withRefBatch(refBatch)
+        .withRefReserve(refReserve);
+  }
+
+  /** Bytes of the backing file, 0 for none. */
+  int backingBytes() {
+    return switch (backing) {
+      case NONE -> 0;
+      case RAW_SHORTER -> diskBytes / 2 + 1536; // ends inside a cluster
+      case RAW_LONGER -> diskBytes + 65536;
+      case QCOW2 -> diskBytes;
+    };
+  }
+
+  /** A new image; {@code contents} is what a compressed one holds. */
+  MemoryStorage make(byte[] contents) throws IOException {
+    // Snapshots are made by a tool that can't let the refcount table grow; without them it is as
+    // short as it can be, so that the engine has to.
+    long clustersMax = 4L * diskBytes / clusterBytes + 64;
+    long tableEntries = clustersMax * refcountBits / 8 / clusterBytes + 1;
+    int tableClusters = snapshots == 0 ? 1 : (int) (tableEntries * 8 / clusterBytes + 1);
+    boolean backed = backing != Backing.NONE;
+    String format = backing == Backing.QCOW2 ? "qcow2" : "raw";
+    MemoryStorage file =
+        ImageMaker.empty(
+            version,
+            clusterBytes,
+            refcountBits,
+            diskBytes,
+            Math.max(tableClusters, tableClustersFor(preparation)),
+            backed ? "base" : null,
+            backed ? format : null);
+    switch (preparation) {
+      case EMPTY -> {}
+      case PREALLOCATED -> ImageMaker.preallocate(file, Long.MAX_VALUE);
+      case NEARLY_FULL -> {
+        long countable = clusterBytes / 8L * (clusterBytes * 8L / refcountBits);
+        ImageMaker.preallocate(file, countable - 25);
+      }
+      case COMPRESSED -> ImageMaker.compress(file, contents);
+    }
+    if (lazyRefcounts) {
+      file.write(COMPATIBLE_FEATURES_AT, ByteBuffer.allocate(8).putLong(0, LAZY_REFCOUNTS));
+    }
+    return file;
+  }
+
+  private int tableClustersFor(Preparation how) {
+    if (how == Preparation.EMPTY || how == Preparation.NEARLY_FULL) {
+      return 1;
+    }
+    long clusters = diskBytes / clusterBytes * 11L / 10 + 64;
+    return (int) ((clusters * refcountBits / 8 / clusterBytes + 2) * 8 / clusterBytes + 1);
+  }
+}

@@ -1,0 +1,76 @@
+package io.qnbd.image.disk;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Preparation;
+import io.qnbd.image.random.SeededRandom;
+import io.qnbd.image.random.Seeds;
+import java.io.IOException;
+import java.util.stream.Stream;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** The engine against a plain array, over the kinds of images that there are. */
+final class ModelTest {
+  private static final int MIB = 1 << 20;
+
+  static Stream<ImageShape> shapes() {
+    ImageShape small = ImageShape.of(3, 512, 16, MIB);
+    ImageShape usual = ImageShape.of(3, 4096, 16, 3 * MIB + 1536);
+    return Stream.of(
+        small,
+        small.with(Preparation.PREALLOCATED),
+        small.with(Backing.RAW_SHORTER).withL2CacheBytes(65536),
+        small.withSnapshots(2),
+        small.with(Preparation.COMPRESSED).withSnapshots(1),
+        ImageShape.of(2, 512, 16, MIB),
+        ImageShape.of(3, 512, 1, 2 * MIB),
+        ImageShape.of(3, 512, 64, 3 * MIB),
+        ImageShape.of(3, 512, 64, 6 * MIB).withL2CacheBytes(65536),
+        usual,
+        usual.withBatches(0, 0),
+        usual.withBatches(3, 1),
+        usual.withBatches(3, 1).withSnapshots(2),
+        usual.with(Preparation.PREALLOCATED).withSnapshots(1),
+        usual.with(Preparation.COMPRESSED),
+        usual.with(Preparation.COMPRESSED).withSnapshots(2).withBatches(0, 0),
+        usual.with(Backing.QCOW2).withSnapshots(1),
+        usual.with(Backing.RAW_LONGER),
+        ImageShape.of(2, 4096, 16, 3 * MIB + 512).with(Backing.RAW_SHORTER),
+        ImageShape.of(2, 4096, 16, 3 * MIB).withSnapshots(2),
+        ImageShape.of(3, 4096, 2, 3 * MIB).withSnapshots(1),
+        ImageShape.of(3, 65536, 16, 8 * MIB + 512),
+        ImageShape.of(3, 65536, 1, 8 * MIB).with(Backing.RAW_SHORTER),
+        ImageShape.of(3, 65536, 8, 8 * MIB).withSnapshots(1).with(Preparation.COMPRESSED),
+        ImageShape.of(2, 65536, 16, 8 * MIB + 100).with(Backing.QCOW2),
+        ImageShape.of(3, 2 * MIB, 16, 24 * MIB + 512).withSnapshots(1));
+  }
+
+  @ParameterizedTest
+  @MethodSource("shapes")
+  void readsWhatWasWritten(ImageShape shape) {
+    Seeds.run("ModelTest " + shape, Seeds.count("qnbd.models", 3), seed -> run(shape, seed));
+  }
+
+  private static void run(ImageShape shape, long seed) throws IOException {
+    SeededRandom random = new SeededRandom(seed);
+    Guest guest = new Guest(shape, random);
+    for (int session = 0; session < 4; session++) {
+      try (DiskImage image = guest.engine.open(guest.file)) {
+        assertEquals(shape.diskBytes(), image.virtualBytes());
+        Workload.Mix mix = Workload.Mix.random(random, Math.min(8 * MIB, shape.diskBytes() / 2));
+        Workload workload = new Workload(random, image, guest.model, mix);
+        workload.checkAll();
+        workload.run(60);
+        workload.checkAll();
+      }
+      guest.check();
+      if (session < shape.snapshots()) {
+        guest.takeSnapshot();
+        guest.check();
+      }
+    }
+  }
+}

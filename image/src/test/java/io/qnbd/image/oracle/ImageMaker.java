@@ -1,0 +1,147 @@
+package io.qnbd.image.oracle;
+
+import io.qnbd.image.io.MemoryStorage;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.zip.Deflater;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Makes small qcow2 images byte by byte, so that tests of the engine need nothing but the engine.
+ */
+public final class ImageMaker {
+  private static final int HEADER_V2_BYTES = 72;
+  private static final int HEADER_V3_BYTES = 104;
+  private static final int BACKING_FORMAT = 0xe2792aca;
+
+  private ImageMaker() {}
+
+  /**
+   * An empty image.
+   *
+   * @param refcountTableClusters one makes images with small clusters grow their table soon
+   * @param backing the name of the backing file, or null
+   * @param backingFormat the backing file's format, or null
+   */
+  public static MemoryStorage empty(
+      int version,
+      int clusterBytes,
+      int refcountBits,
+      long virtualBytes,
+      int refcountTableClusters,
+      @Nullable String backing,
+      @Nullable String backingFormat)
+      throws IOException {
+    long bytesPerL2 = (long) clusterBytes / 8 * clusterBytes;
+    int l1Entries = (int) ((virtualBytes + bytesPerL2 - 1) / bytesPerL2);
+    int l1Clusters = Math.max(1, (l1Entries * 8 + clusterBytes - 1) / clusterBytes);
+    ByteBuffer header = ByteBuffer.allocate(clusterBytes);
+    header.putInt(0x514649fb).putInt(version).putLong(0).putInt(0);
+    header.putInt(Integer.numberOfTrailingZeros(clusterBytes)).putLong(virtualBytes).putInt(0);
+    header.putInt(l1Entries).putLong((1L + refcountTableClusters) * clusterBytes);
+    header.putLong(clusterBytes).putInt(refcountTableClusters).putInt(0).putLong(0);
+    if (version >= 3) {
+      header.putLong(0).putLong(0).putLong(0);
+      header.putInt(Integer.numberOfTrailingZeros(refcountBits)).putInt(HEADER_V3_BYTES);
+    }
+    header.position(version >= 3 ? HEADER_V3_BYTES : HEADER_V2_BYTES);
+    if (backingFormat != null) {
+      byte[] name = backingFormat.getBytes(StandardCharsets.UTF_8);
+      header.putInt(BACKING_FORMAT).putInt(name.length).put(name);
+      header.position((header.position() + 7) & ~7);
+    }
+    header.putLong(0);
+    if (backing != null) {
+      byte[] name = backing.getBytes(StandardCharsets.UTF_8);
+      header.putLong(8, header.position()).putInt(16, name.length).put(name);
+    }
+    MemoryStorage file = new MemoryStorage("test.qcow2");
+    file.write(0, header.clear());
+    file.setLength((1L + refcountTableClusters + l1Clusters) * clusterBytes);
+    RawQcow2 image = new RawQcow2(file);
+    for (int cluster = 0; cluster < 1 + refcountTableClusters + l1Clusters; cluster++) {
+      image.setRefcount(cluster, 1);
+    }
+    return file;
+  }
+
+  /**
+   * Gives every guest cluster of an empty image a host cluster of its own, unwritten, or as many as
+   * fit into a file of {@code clustersMax}.
+   */
+  public static void preallocate(MemoryStorage file, long clustersMax) throws IOException {
+    RawQcow2 image = new RawQcow2(file);
+    long left = image.clusters(image.virtualBytes);
+    for (int i = 0; i < image.l1Entries && left > 0; i++) {
+      long table = counted(image, 1);
+      image.putLong(image.l1Offset + 8L * i, table | RawQcow2.COPIED);
+      for (int j = 0; j < image.l2Entries() && left > 0; j++, left--) {
+        if (image.clusters(file.length()) >= clustersMax) {
+          return;
+        }
+        image.putLong(table + 8L * j, counted(image, 1) | RawQcow2.COPIED);
+      }
+    }
+  }
+
+  /**
+   * Puts compressed clusters with these contents into an empty image, packed so that neighbours
+   * share host clusters and straddle their borders. Clusters that do not shrink are left out.
+   */
+  public static void compress(MemoryStorage file, byte[] disk) throws IOException {
+    RawQcow2 image = new RawQcow2(file);
+    int clusterBits = Integer.numberOfTrailingZeros(image.clusterBytes);
+    long at = 0;
+    long end = 0;
+    for (int i = 0; i < image.l1Entries; i++) {
+      long table = counted(image, 1);
+      image.putLong(image.l1Offset + 8L * i, table | RawQcow2.COPIED);
+      for (int j = 0; j < image.l2Entries(); j++) {
+        long guest = ((long) i * image.l2Entries() + j) * image.clusterBytes;
+        byte[] packed = deflated(disk, guest, image.clusterBytes);
+        if (packed.length == 0) {
+          continue;
+        }
+        if (at + packed.length > end) {
+          long next = image.append(2);
+          at = next == end ? at : next;
+          end = next + 2L * image.clusterBytes;
+        }
+        long sectors = ((at + packed.length - 1) >> 9) - (at >> 9);
+        image.putLong(
+            table + 8L * j, RawQcow2.COMPRESSED | sectors << (62 - (clusterBits - 8)) | at);
+        file.write(at, ByteBuffer.wrap(packed));
+        long last = ((at >> 9) + sectors) * 512 / image.clusterBytes;
+        for (long cluster = at / image.clusterBytes; cluster <= last; cluster++) {
+          image.setRefcount(cluster, image.refcount(cluster) + 1);
+        }
+        at += packed.length;
+      }
+    }
+  }
+
+  private static byte[] deflated(byte[] disk, long at, int bytes) {
+    if (at >= disk.length) {
+      return new byte[0];
+    }
+    byte[] cluster = new byte[bytes];
+    System.arraycopy(disk, (int) at, cluster, 0, (int) Math.min(bytes, disk.length - at));
+    byte[] packed = new byte[bytes];
+    try (Deflater deflater = new Deflater(Deflater.BEST_SPEED, true)) {
+      deflater.setInput(cluster);
+      deflater.finish();
+      int count = deflater.deflate(packed);
+      return deflater.finished() ? Arrays.copyOf(packed, count) : new byte[0];
+    }
+  }
+
+  private static long counted(RawQcow2 image, int clusters) throws IOException {
+    long at = image.append(clusters);
+    for (int i = 0; i < clusters; i++) {
+      image.setRefcount(at / image.clusterBytes + i, 1);
+    }
+    return at;
+  }
+}

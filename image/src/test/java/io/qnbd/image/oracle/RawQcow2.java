@@ -1,0 +1,331 @@
+package io.qnbd.image.oracle;
+
+import io.qnbd.image.io.MemoryStorage;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.zip.DataFormatException;
+import java.util.zip.Inflater;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * A qcow2 image taken apart byte by byte: reads the active disk and the internal snapshots, checks
+ * the refcounts, and offers the few edits that {@link SnapshotMaker} and {@link ImageMaker} need.
+ *
+ * <p>It sees the file as it was when it was made, refcounts and tables of its own edits excepted.
+ * Not thread-safe.
+ */
+public final class RawQcow2 {
+  static final long OFFSET_MASK = 0x00ff_ffff_ffff_fe00L;
+  static final long COPIED = 1L << 63;
+  static final long COMPRESSED = 1L << 62;
+  static final long ZERO = 1;
+  private static final long RESERVED_L1 = 0x7f00_0000_0000_01ffL;
+  private static final long RESERVED_L2 = 0x3f00_0000_0000_01feL;
+  private static final int MAGIC = 0x514649fb;
+
+  /** An internal snapshot: its L1 table and the size of the disk when it was taken. */
+  record Snapshot(String name, long l1Offset, int l1Entries, long virtualBytes) {}
+
+  /** What a check found. Dirty images have no refcounts to speak of, so only their tables count. */
+  public record Findings(List<String> corruptions, long leaks) {
+    public boolean clean() {
+      return corruptions.isEmpty() && leaks == 0;
+    }
+  }
+
+  final MemoryStorage file;
+  final int version;
+  final int clusterBytes;
+  final int refcountBits;
+  final long virtualBytes;
+  final boolean dirty;
+  final boolean markedCorrupt;
+  final long l1Offset;
+  final int l1Entries;
+  final long refcountTableOffset;
+  final int refcountTableClusters;
+  final long snapshotTableOffset;
+  final List<Snapshot> snapshots = new ArrayList<>();
+  private final int clusterBits;
+  private final long[] refcountTable;
+  private final Map<Integer, byte[]> refcountBlocks = new HashMap<>();
+
+  public RawQcow2(MemoryStorage file) {
+    this.file = file;
+    ByteBuffer header = ByteBuffer.wrap(file.bytes(0, 112));
+    if (header.getInt(0) != MAGIC) {
+      throw new AssertionError("no qcow2 magic");
+    }
+    version = header.getInt(4);
+    clusterBits = header.getInt(20);
+    clusterBytes = 1 << clusterBits;
+    virtualBytes = header.getLong(24);
+    l1Entries = header.getInt(36);
+    l1Offset = header.getLong(40);
+    refcountTableOffset = header.getLong(48);
+    refcountTableClusters = header.getInt(56);
+    snapshotTableOffset = header.getLong(64);
+    dirty = version >= 3 && (header.getLong(72) & 1) != 0;
+    markedCorrupt = version >= 3 && (header.getLong(72) & 2) != 0;
+    refcountBits = version >= 3 ? 1 << header.getInt(96) : 16;
+    refcountTable = longs(refcountTableOffset, refcountTableClusters * clusterBytes / 8);
+    readSnapshots(header.getInt(60));
+  }
+
+  /** Whether the header says that refcounts and COPIED flags may be wrong. */
+  public boolean dirty() {
+    return dirty;
+  }
+
+  public int version() {
+    return version;
+  }
+
+  public List<String> snapshotNames() {
+    return snapshots.stream().map(Snapshot::name).toList();
+  }
+
+  public int snapshotCount() {
+    return snapshots.size();
+  }
+
+  /** Where in the file the guest's bytes at {@code offset} are; -1 where it has none of its own. */
+  public long hostOffset(long offset) {
+    long[] place = l2Place(offset);
+    if (place.length == 0) {
+      return -1;
+    }
+    long entry = longs(place[0], 1)[0];
+    boolean elsewhere = (entry & (COMPRESSED | ZERO)) != 0 || (entry & OFFSET_MASK) == 0;
+    return elsewhere ? -1 : (entry & OFFSET_MASK) + (offset & (clusterBytes - 1));
+  }
+
+  /** Where in the file the L2 entry for the guest's {@code offset} is; -1 without a table. */
+  public long l2EntryOffset(long offset) {
+    long[] place = l2Place(offset);
+    return place.length == 0 ? -1 : place[0];
+  }
+
+  private long[] l2Place(long offset) {
+    long cluster = offset >>> clusterBits;
+    long table = l1()[(int) (cluster / l2Entries())] & OFFSET_MASK;
+    return table == 0 ? new long[0] : new long[] {table + cluster % l2Entries() * 8};
+  }
+
+  /** The active disk's bytes; what is not in the image comes from {@code backing}, then zeroes. */
+  public byte[] disk(byte @Nullable [] backing) {
+    return disk(l1(), virtualBytes, backing);
+  }
+
+  /** The bytes of the disk as an internal snapshot keeps them. */
+  public byte[] snapshotDisk(int index, byte @Nullable [] backing) {
+    Snapshot snapshot = snapshots.get(index);
+    return disk(longs(snapshot.l1Offset(), snapshot.l1Entries()), snapshot.virtualBytes(), backing);
+  }
+
+  /** Counts every reference in the image and compares with the refcounts. */
+  public Findings check() {
+    return new ReferenceCount(this, false).check();
+  }
+
+  /**
+   * The same for a version 2 image that may have been cut inside an operation on its snapshots. It
+   * has no dirty bit, so of a cluster with exactly one reference the COPIED flag and the count may
+   * have reached the disk one without the other:
+   *
+   * <ul>
+   *   <li>flag set, count 2: the count is too high by a leak, and writing in place is right;
+   *   <li>flag clear, count 1: the cluster is copied once without need.
+   * </ul>
+   */
+  public Findings checkAllowingStaleFlags() {
+    return new ReferenceCount(this, true).check();
+  }
+
+  long[] l1() {
+    return longs(l1Offset, l1Entries);
+  }
+
+  long[] longs(long at, int count) {
+    long[] values = new long[count];
+    ByteBuffer.wrap(file.bytes(at, count * 8)).asLongBuffer().get(values);
+    return values;
+  }
+
+  long[] refcountTable() {
+    return refcountTable;
+  }
+
+  int refcountsPerBlock() {
+    return clusterBytes * 8 / refcountBits;
+  }
+
+  int l2Entries() {
+    return clusterBytes / 8;
+  }
+
+  long clusters(long bytes) {
+    return (bytes + clusterBytes - 1) >>> clusterBits;
+  }
+
+  /** The host cluster after the last for which there is a refcount. */
+  long countableClusters() {
+    int blocks = refcountTable.length;
+    while (blocks > 0 && refcountTable[blocks - 1] == 0) {
+      blocks--;
+    }
+    return (long) blocks * refcountsPerBlock();
+  }
+
+  /** The on-disk refcount of a host cluster. */
+  long refcount(long cluster) {
+    int block = (int) (cluster / refcountsPerBlock());
+    if (block >= refcountTable.length || (refcountTable[block] & OFFSET_MASK) == 0) {
+      return 0;
+    }
+    byte[] bytes = refcountBlock(block);
+    int index = (int) (cluster % refcountsPerBlock());
+    if (refcountBits < 8) {
+      int bit = index * refcountBits;
+      return (bytes[bit / 8] >> (bit % 8)) & ((1 << refcountBits) - 1);
+    }
+    long value = 0;
+    for (int i = 0; i < refcountBits / 8; i++) {
+      value = value << 8 | (bytes[index * (refcountBits / 8) + i] & 0xff);
+    }
+    return value;
+  }
+
+  private byte[] refcountBlock(int block) {
+    return refcountBlocks.computeIfAbsent(
+        block, key -> file.bytes(refcountTable[key] & OFFSET_MASK, clusterBytes));
+  }
+
+  /** Writes a refcount, with a new block at the end of the file where there is none. */
+  void setRefcount(long cluster, long value) throws IOException {
+    int block = (int) (cluster / refcountsPerBlock());
+    if (block >= refcountTable.length) {
+      throw new AssertionError("the refcount table is too small for cluster " + cluster);
+    }
+    if ((refcountTable[block] & OFFSET_MASK) == 0) {
+      long at = append(1);
+      refcountTable[block] = at;
+      putLong(refcountTableOffset + 8L * block, at);
+      setRefcount(at / clusterBytes, 1);
+    }
+    byte[] bytes = refcountBlock(block);
+    int index = (int) (cluster % refcountsPerBlock());
+    if (refcountBits < 8) {
+      int bit = index * refcountBits;
+      int mask = ((1 << refcountBits) - 1) << (bit % 8);
+      bytes[bit / 8] = (byte) ((bytes[bit / 8] & ~mask) | (int) value << (bit % 8));
+    } else {
+      for (int i = 0; i < refcountBits / 8; i++) {
+        bytes[(index + 1) * (refcountBits / 8) - 1 - i] = (byte) (value >>> (8 * i));
+      }
+    }
+    file.write(refcountTable[block] & OFFSET_MASK, ByteBuffer.wrap(bytes));
+  }
+
+  /** Extends the file by whole clusters that read as zeroes and have no refcount yet. */
+  long append(int count) {
+    long at = clusters(file.length()) * clusterBytes;
+    file.setLength(at + (long) count * clusterBytes);
+    return at;
+  }
+
+  void putLong(long at, long value) throws IOException {
+    file.write(at, ByteBuffer.allocate(8).putLong(0, value));
+  }
+
+  /** First byte and byte after the last of what a compressed entry takes in the file. */
+  long[] compressedRange(long entry) {
+    int x = 62 - (clusterBits - 8);
+    long offset = entry & ((1L << x) - 1);
+    long sectors = ((entry >>> x) & ((1L << (clusterBits - 8)) - 1)) + 1;
+    return new long[] {offset, (offset & ~511L) + sectors * 512};
+  }
+
+  private void readSnapshots(int count) {
+    long at = snapshotTableOffset;
+    for (int i = 0; i < count; i++) {
+      ByteBuffer entry = ByteBuffer.wrap(file.bytes(at, 40));
+      int idBytes = entry.getShort(12);
+      int nameBytes = entry.getShort(14);
+      int extraBytes = entry.getInt(36);
+      ByteBuffer extra = ByteBuffer.wrap(file.bytes(at + 40, extraBytes));
+      String name =
+          new String(file.bytes(at + 40 + extraBytes + idBytes, nameBytes), StandardCharsets.UTF_8);
+      long size = extraBytes >= 16 ? extra.getLong(8) : virtualBytes;
+      snapshots.add(new Snapshot(name, entry.getLong(0), entry.getInt(8), size));
+      at += (40 + extraBytes + idBytes + nameBytes + 7) & ~7;
+    }
+  }
+
+  /** Length in bytes of the snapshot table. */
+  long snapshotTableBytes() {
+    long at = snapshotTableOffset;
+    for (int i = 0; i < snapshots.size(); i++) {
+      ByteBuffer entry = ByteBuffer.wrap(file.bytes(at, 40));
+      at += (40 + entry.getInt(36) + entry.getShort(12) + entry.getShort(14) + 7) & ~7;
+    }
+    return at - snapshotTableOffset;
+  }
+
+  private byte[] disk(long[] l1, long bytes, byte @Nullable [] backing) {
+    byte[] disk = backing == null ? new byte[(int) bytes] : Arrays.copyOf(backing, (int) bytes);
+    for (int i = 0; i < l1.length; i++) {
+      if ((l1[i] & OFFSET_MASK) == 0) {
+        continue;
+      }
+      long[] l2 = longs(l1[i] & OFFSET_MASK, l2Entries());
+      for (int j = 0; j < l2.length; j++) {
+        long at = ((long) i * l2.length + j) * clusterBytes;
+        if (at < bytes && (l2[j] & ~COPIED) != 0) {
+          int count = (int) Math.min(clusterBytes, bytes - at);
+          System.arraycopy(cluster(l2[j]), 0, disk, (int) at, count);
+        }
+      }
+    }
+    return disk;
+  }
+
+  private byte[] cluster(long entry) {
+    if ((entry & COMPRESSED) != 0) {
+      return inflated(entry);
+    }
+    if ((entry & ZERO) != 0 && version >= 3) {
+      return new byte[clusterBytes];
+    }
+    return file.bytes(entry & OFFSET_MASK, clusterBytes);
+  }
+
+  private byte[] inflated(long entry) {
+    long[] range = compressedRange(entry);
+    byte[] result = new byte[clusterBytes];
+    try (Inflater inflater = new Inflater(true)) {
+      inflater.setInput(file.bytes(range[0], (int) (range[1] - range[0])));
+      int done = inflater.inflate(result);
+      if (done != clusterBytes) {
+        throw new AssertionError("compressed cluster of " + done + " bytes at " + range[0]);
+      }
+    } catch (DataFormatException e) {
+      throw new AssertionError("compressed cluster at " + range[0], e);
+    }
+    return result;
+  }
+
+  static boolean reservedL1(long entry) {
+    return (entry & RESERVED_L1) != 0;
+  }
+
+  static boolean reservedL2(long entry) {
+    return (entry & COMPRESSED) == 0 && (entry & RESERVED_L2) != 0;
+  }
+}

@@ -1,0 +1,195 @@
+package io.qnbd.image.raw;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.qnbd.image.CacheMode;
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.NoSpaceException;
+import io.qnbd.image.ReadOnlyImageException;
+import io.qnbd.image.ZeroMode;
+import io.qnbd.image.io.FaultyStorage;
+import io.qnbd.image.io.FileStorage;
+import io.qnbd.image.io.MemoryStorage;
+import io.qnbd.image.io.Operation;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.EnumSet;
+import java.util.Random;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.junit.jupiter.api.function.Executable;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+@Timeout(value = 60, unit = TimeUnit.SECONDS)
+final class RawImageTest {
+  @TempDir private Path temp;
+
+  /** Sizes with odd tails, over a real file, buffered and direct. */
+  @ParameterizedTest
+  @CsvSource({
+    "WRITEBACK, 1, 1",
+    "WRITEBACK, 65536, 2",
+    "WRITEBACK, 70001, 3",
+    "NONE, 511, 4",
+    "NONE, 65536, 5",
+    "NONE, 70001, 6"
+  })
+  void agreesWithAnArray(CacheMode mode, int virtualBytes, long seed) throws IOException {
+    Random random = new Random(seed);
+    byte[] model = new byte[virtualBytes];
+    Path path = temp.resolve("disk.raw");
+    try (DiskImage image = new RawImage(FileStorage.create(path, mode), virtualBytes, false)) {
+      for (int step = 0; step < 200; step++) {
+        int at = random.nextInt(virtualBytes);
+        int bytes = random.nextInt(virtualBytes - at + 1);
+        int wholeFrom = (at + 4095) & -4096;
+        int wholeTo = (at + bytes) & -4096;
+        switch (random.nextInt(6)) {
+          case 0, 1 -> {
+            byte[] written = new byte[bytes];
+            random.nextBytes(written);
+            image.write(at, ByteBuffer.wrap(written));
+            System.arraycopy(written, 0, model, at, bytes);
+          }
+          case 2 -> {
+            image.writeZeroes(at, bytes, ZeroMode.MAY_UNMAP);
+            Arrays.fill(model, at, at + bytes, (byte) 0);
+          }
+          case 3 -> {
+            image.writeZeroes(at, bytes, ZeroMode.KEEP_ALLOCATED);
+            Arrays.fill(model, at, at + bytes, (byte) 0);
+          }
+          case 4 -> {
+            image.trim(at, bytes);
+            if (wholeFrom < wholeTo) {
+              Arrays.fill(model, wholeFrom, wholeTo, (byte) 0);
+            }
+          }
+          default -> image.flush();
+        }
+        ByteBuffer all = ByteBuffer.allocate(virtualBytes);
+        image.read(0, all);
+        assertFalse(all.hasRemaining());
+        assertArrayEquals(model, all.array(), "seed " + seed + " step " + step);
+      }
+    }
+  }
+
+  @Test
+  void readsZeroesPastTheEndOfTheFile() throws IOException {
+    try (DiskImage image = new RawImage(MemoryStorage.of(new byte[] {1, 2, 3}), 1001, false)) {
+      ByteBuffer target = ByteBuffer.allocate(30);
+      Arrays.fill(target.array(), (byte) 9);
+      image.read(2, target.position(5).limit(25));
+      byte[] expected = new byte[30];
+      Arrays.fill(expected, 0, 5, (byte) 9);
+      expected[5] = 3;
+      Arrays.fill(expected, 25, 30, (byte) 9);
+      assertArrayEquals(expected, target.array());
+      image.read(1001, ByteBuffer.allocate(0));
+    }
+  }
+
+  @Test
+  void diskIsAsLongAsItsFileWhateverItsLength() throws IOException {
+    try (DiskImage image = RawImage.open(MemoryStorage.of(new byte[4097]), true)) {
+      assertEquals(4097, image.virtualBytes());
+      assertTrue(image.readOnly());
+    }
+  }
+
+  @Test
+  void rangeOutsideTheDiskIsABugOfTheCaller() throws IOException {
+    try (DiskImage image = new RawImage(new MemoryStorage(), 1000, false)) {
+      bug(() -> image.read(999, ByteBuffer.allocate(2)));
+      bug(() -> image.write(1001, ByteBuffer.allocate(0)));
+      bug(() -> image.trim(-1, 1));
+      bug(() -> image.writeZeroes(1, Long.MAX_VALUE, ZeroMode.MAY_UNMAP));
+      bug(() -> image.prefetch(0, 1001));
+    }
+  }
+
+  @Test
+  void readOnlyImageRefusesChangesAndCommitsAtOnce() throws IOException {
+    MemoryStorage storage = MemoryStorage.of(new byte[1000]);
+    try (DiskImage image = RawImage.open(storage, true)) {
+      refused(() -> image.write(0, ByteBuffer.allocate(1)));
+      refused(() -> image.trim(0, 1));
+      refused(() -> image.writeZeroes(0, 1, ZeroMode.KEEP_ALLOCATED));
+      image.flush();
+    }
+  }
+
+  @Test
+  void fullHostDoesNotFailTheImage() throws IOException {
+    MemoryStorage storage = new MemoryStorage();
+    try (DiskImage image = new RawImage(storage, 1 << 20, false)) {
+      storage.limitCapacity(8192);
+      assertThrows(NoSpaceException.class, () -> image.write(0, ByteBuffer.allocate(65536)));
+      storage.limitCapacity(1 << 20);
+      image.write(0, ByteBuffer.allocate(65536));
+      image.flush();
+    }
+  }
+
+  /** The second sync would succeed; the close still closes the file. */
+  @Test
+  void failedCommitFailsTheImageForGood() throws IOException {
+    FileStorage file = FileStorage.create(temp.resolve("disk.raw"), CacheMode.WRITEBACK);
+    FaultyStorage faulty = new FaultyStorage(file);
+    DiskImage image = new RawImage(faulty, 8192, false);
+    image.write(0, ByteBuffer.wrap(new byte[] {7}));
+    faulty.failOnce(EnumSet.of(Operation.SYNC), 1, FaultyStorage.Failure.IO_ERROR);
+    assertThrows(IOException.class, image::flush);
+    assertThrows(IOException.class, image::flush);
+    assertThrows(IOException.class, () -> image.write(0, ByteBuffer.allocate(1)));
+    assertThrows(IOException.class, () -> image.writeZeroes(0, 1, ZeroMode.MAY_UNMAP));
+    ByteBuffer target = ByteBuffer.allocate(1);
+    image.read(0, target);
+    assertEquals(7, target.get(0));
+    assertThrows(IOException.class, image::close);
+    image.close();
+    assertEquals(1, faulty.count(EnumSet.of(Operation.SYNC)));
+    assertThrows(IOException.class, file::length, "the file is still open");
+  }
+
+  @Test
+  void trimGivesWholeBlocksBackAndLeavesTheEdges() throws IOException {
+    byte[] ones = new byte[16384];
+    Arrays.fill(ones, (byte) 1);
+    MemoryStorage storage = MemoryStorage.of(ones);
+    try (DiskImage image = RawImage.open(storage, false)) {
+      image.trim(1, 12286); // one whole block lies inside
+      byte[] expected = ones.clone();
+      Arrays.fill(expected, 4096, 8192, (byte) 0);
+      assertArrayEquals(expected, storage.bytes(0, 16384));
+      assertEquals(12288, storage.allocatedBytes());
+    }
+  }
+
+  @Test
+  void closingTwiceIsHarmless() throws IOException {
+    DiskImage image = new RawImage(new MemoryStorage(), 10, false);
+    image.write(0, ByteBuffer.allocate(10));
+    image.close();
+    image.close();
+  }
+
+  private static void bug(Executable call) {
+    assertThrows(IndexOutOfBoundsException.class, call);
+  }
+
+  private static void refused(Executable call) {
+    String message = String.valueOf(assertThrows(ReadOnlyImageException.class, call).getMessage());
+    assertTrue(message.endsWith("of memory: it is open for reading only"), message);
+  }
+}
