@@ -1,0 +1,8 @@
+package io.qnbd.server;
+
+/** A size in bytes that was typed with or without a unit; see {@link Sizes}. */
+record ByteCount(long bytes) {
+  static ByteCount parse(String text) {
+    return new ByteCount(Sizes.parse(text));
+  }
+}

@@ -1,0 +1,50 @@
+package io.qnbd.server;
+
+import io.qnbd.image.BackingPolicy;
+import io.qnbd.image.CacheMode;
+import io.qnbd.image.ImageFormat;
+import java.util.Arrays;
+import java.util.Locale;
+import java.util.stream.Collectors;
+
+/** Constants as the command line spells them: {@code SAME_DIRECTORY} is {@code same-directory}. */
+final class Choice {
+  private Choice() {}
+
+  static ImageFormat format(String text) {
+    return parse(ImageFormat.values(), text);
+  }
+
+  static CacheMode cacheMode(String text) {
+    return parse(CacheMode.values(), text);
+  }
+
+  static BackingPolicy backingPolicy(String text) {
+    return parse(BackingPolicy.values(), text);
+  }
+
+  /** {@code on} or {@code off}. */
+  static boolean onOff(String text) {
+    return switch (text) {
+      case "on" -> true;
+      case "off" -> false;
+      default -> throw new IllegalArgumentException("'" + text + "' is neither on nor off");
+    };
+  }
+
+  private static <E extends Enum<E>> E parse(E[] values, String text) {
+    return Arrays.stream(values)
+        .filter(value -> name(value).equals(text))
+        .findFirst()
+        .orElseThrow(() ->
+            new IllegalArgumentException(
+                "'"
+                    + text
+                    + "' is none of "
+                    + Arrays.stream(values).map(Choice::name).collect(Collectors.joining(", "))));
+  }
+
+  static String name(Enum<?> value) {
+    return value.name().toLowerCase(Locale.ROOT).replace('_', '-');
+  }
+}

@@ -1,0 +1,162 @@
+package io.qnbd.server;
+
+import io.qnbd.image.CreateOptions;
+import io.qnbd.image.DiskImages;
+import io.qnbd.image.ImageFormat;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Callable;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+
+/** {@code qnbd create}. */
+@Command(
+    name = "create",
+    header = "Make an empty image.",
+    synopsisHeading = "%nUsage: ",
+    description = {
+      "Makes an empty image. It takes next to no space on the host until a guest writes to it. A "
+          + "file that is there already is never touched."
+    },
+    descriptionHeading = "%n",
+    parameterListHeading = "%nArguments:%n",
+    optionListHeading = "%nOptions:%n",
+    exitCodeListHeading = "%nExit codes:%n",
+    exitCodeList = {
+      "0:the image was made",
+      "1:the image could not be made; standard error says why",
+      "64:the command line makes no sense"
+    },
+    footerHeading = "%nExamples:%n",
+    footer = {
+      "  qnbd create disk.qcow2 10G",
+      "  qnbd create -o cluster_size=2M,lazy_refcounts=on disk.qcow2 1.5T",
+      "  qnbd create -b base.qcow2 -F qcow2 overlay.qcow2    changes only, of base's size",
+      "  qnbd create -f raw disk.raw 512M"
+    })
+final class CreateCommand implements Callable<Integer> {
+  private final Terminal terminal;
+
+  @Parameters(index = "0", paramLabel = "PATH", description = "The file to make.")
+  private Path path = Path.of("");
+
+  @Parameters(
+      index = "1",
+      arity = "0..1",
+      paramLabel = "SIZE",
+      description = {
+        "Size of the virtual disk in bytes, or with a unit K, M, G, T, P or E (powers of 1024; 10G "
+            + "is 10GiB). May be left out with a backing file: then it is that one's size."
+      })
+  private @Nullable ByteCount size;
+
+  @Option(
+      names = {"-f", "--format"},
+      paramLabel = "FORMAT",
+      defaultValue = "qcow2",
+      description = "qcow2 or raw. Default: ${DEFAULT-VALUE}.")
+  private ImageFormat format = ImageFormat.QCOW2;
+
+  @Option(
+      names = {"-o", "--options"},
+      paramLabel = "NAME=VALUE[,...]",
+      description = {
+        "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits, "
+            + "lazy_refcounts, preallocation, backing_file, backing_fmt. Each also has an option "
+            + "of its own, below. May be repeated."
+      })
+  private List<String> properties = new ArrayList<>();
+
+  @Option(
+      names = {"-b", "--backing"},
+      paramLabel = "FILE",
+      description = {
+        "Backing file: what the new image has not written itself is read from it. A relative name "
+            + "starts at the new image's directory."
+      })
+  private @Nullable String backingFile;
+
+  @Option(
+      names = {"-F", "--backing-format"},
+      paramLabel = "FORMAT",
+      description = "Format of the backing file, qcow2 or raw; required with one.")
+  private @Nullable String backingFormat;
+
+  @Option(
+      names = "--cluster-size",
+      paramLabel = "SIZE",
+      description = "Unit of allocation, a power of two from 512 to 2M bytes. Default: 64k.")
+  private @Nullable String clusterSize;
+
+  @Option(
+      names = "--compat",
+      paramLabel = "VERSION",
+      description = "1.1 (qcow2 version 3) or 0.10 (version 2, for old readers). Default: 1.1.")
+  private @Nullable String compat;
+
+  @Option(
+      names = "--refcount-bits",
+      paramLabel = "N",
+      description = "Bits of a reference count, a power of two from 1 to 64. Default: 16.")
+  private @Nullable String refcountBits;
+
+  @Option(
+      names = "--lazy-refcounts",
+      paramLabel = "on|off",
+      description = {
+        "Whether reference counts may be written late and rebuilt after a crash. Default: off."
+      })
+  private @Nullable String lazyRefcounts;
+
+  @Option(
+      names = "--preallocation",
+      paramLabel = "off|metadata",
+      description = "Whether the tables for the whole disk are written now. Default: off.")
+  private @Nullable String preallocation;
+
+  @Option(
+      names = {"-q", "--quiet"},
+      description = "Say nothing when all is well.")
+  private boolean quiet;
+
+  CreateCommand(Terminal terminal) {
+    this.terminal = terminal;
+  }
+
+  @Override
+  public Integer call() throws IOException {
+    CreateOptions options = settings().toOptions(format, size == null ? null : size.bytes());
+    DiskImages.create(path, options);
+    if (!quiet) {
+      terminal.out().println(answer(options));
+    }
+    return ExitCode.OK;
+  }
+
+  private CreateSettings settings() {
+    CreateSettings settings = new CreateSettings();
+    properties.forEach(settings::addList);
+    settings.add("backing_file", backingFile);
+    settings.add("backing_fmt", backingFormat);
+    settings.add("cluster_size", clusterSize);
+    settings.add("compat", compat);
+    settings.add("refcount_bits", refcountBits);
+    settings.add("lazy_refcounts", lazyRefcounts);
+    settings.add("preallocation", preallocation);
+    return settings;
+  }
+
+  private String answer(CreateOptions options) {
+    Long bytes = options.virtualBytes();
+    return Printable.text(
+        "created %s (%s, %s)"
+            .formatted(
+                path,
+                bytes == null ? "the size of " + options.backingFile() : Sizes.text(bytes),
+                format));
+  }
+}

@@ -1,0 +1,173 @@
+package io.qnbd.server;
+
+import io.qnbd.image.CreateOptions;
+import io.qnbd.image.ImageFormat;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The properties of a new image as they were typed, by qemu-img's names. {@code --cluster-size 2M}
+ * and {@code -o cluster_size=2M} both end up here, so each is read, and refused, in one place.
+ */
+final class CreateSettings {
+  private static final String CLUSTER_SIZE = "cluster_size";
+  private static final String COMPAT = "compat";
+  private static final String REFCOUNT_BITS = "refcount_bits";
+  private static final String LAZY_REFCOUNTS = "lazy_refcounts";
+  private static final String PREALLOCATION = "preallocation";
+  private static final String BACKING_FILE = "backing_file";
+  private static final String BACKING_FORMAT = "backing_fmt";
+
+  private static final List<String> NAMES =
+      List.of(
+          CLUSTER_SIZE,
+          COMPAT,
+          REFCOUNT_BITS,
+          LAZY_REFCOUNTS,
+          PREALLOCATION,
+          BACKING_FILE,
+          BACKING_FORMAT);
+
+  private static final int CLUSTER_BYTES_MIN = 512;
+  private static final int CLUSTER_BYTES_MAX = 2 << 20;
+  private static final int REFCOUNT_BITS_MAX = 64;
+
+  private final Map<String, String> given = new LinkedHashMap<>();
+
+  /** Notes one property; a null value was not given. */
+  void add(String name, @Nullable String value) {
+    if (value == null) {
+      return;
+    }
+    if (!NAMES.contains(name)) {
+      throw new UsageException(
+          "unknown image option '%s' (known: %s)".formatted(name, String.join(", ", NAMES)));
+    }
+    if (given.putIfAbsent(name, value) != null) {
+      throw new UsageException("the image option " + name + " is given twice");
+    }
+  }
+
+  /** Notes the properties of {@code -o}: {@code NAME=VALUE,NAME=VALUE}. */
+  void addList(String list) {
+    for (String property : list.split(",", -1)) {
+      int equals = property.indexOf('=');
+      if (equals < 0) {
+        throw new UsageException("image options are written NAME=VALUE, not '" + property + "'");
+      }
+      add(property.substring(0, equals), property.substring(equals + 1));
+    }
+  }
+
+  /**
+   * All of them together.
+   *
+   * @param virtualBytes the size that was typed, or null
+   */
+  CreateOptions toOptions(ImageFormat format, @Nullable Long virtualBytes) {
+    @Nullable Path backing = backingFile();
+    @Nullable ImageFormat backingFormat = backingFormat();
+    if (virtualBytes == null && backing == null) {
+      throw new UsageException("how large is the disk to be? Give a SIZE after the PATH, like 10G");
+    }
+    if (backing != null && backingFormat == null) {
+      throw new UsageException(
+          "say what the backing file is with -F qcow2 or -F raw: it is never guessed, because "
+              + "whoever wrote to a raw disk can make it look like qcow2");
+    }
+    boolean preallocateMetadata = preallocateMetadata();
+    if (format == ImageFormat.RAW && (given.size() > 1 || !given.containsKey(PREALLOCATION))) {
+      given.keySet().stream().findFirst().ifPresent(CreateSettings::refuseForRaw);
+    }
+    if (format == ImageFormat.RAW && preallocateMetadata) {
+      refuseForRaw(PREALLOCATION + "=metadata");
+    }
+    return new CreateOptions(
+        format,
+        virtualBytes,
+        clusterBytes(),
+        version(),
+        refcountBits(),
+        lazyRefcounts(),
+        backing,
+        backingFormat,
+        preallocateMetadata);
+  }
+
+  private static void refuseForRaw(String property) {
+    throw new UsageException("a raw image has no " + property + "; only -f qcow2 does");
+  }
+
+  private int clusterBytes() {
+    String text = given.getOrDefault(CLUSTER_SIZE, "64k");
+    long bytes = value(CLUSTER_SIZE, () -> Sizes.parse(text));
+    if (Long.bitCount(bytes) != 1 || bytes < CLUSTER_BYTES_MIN || bytes > CLUSTER_BYTES_MAX) {
+      throw new UsageException(
+          "cluster_size is %s, expected a power of two from 512 to 2M".formatted(text));
+    }
+    return (int) bytes;
+  }
+
+  private int version() {
+    String text = given.getOrDefault(COMPAT, "1.1");
+    return switch (text) {
+      case "0.10", "v2" -> 2;
+      case "1.1", "v3" -> 3;
+      default -> throw new UsageException("compat is '" + text + "', expected 0.10 or 1.1");
+    };
+  }
+
+  private int refcountBits() {
+    String text = given.getOrDefault(REFCOUNT_BITS, "16");
+    int bits = text.matches("[0-9]{1,2}") ? Integer.parseInt(text) : 0;
+    if (Integer.bitCount(bits) != 1 || bits > REFCOUNT_BITS_MAX) {
+      throw new UsageException(
+          "refcount_bits is '%s', expected a power of two from 1 to 64".formatted(text));
+    }
+    return bits;
+  }
+
+  private boolean lazyRefcounts() {
+    return value(LAZY_REFCOUNTS, () -> Choice.onOff(given.getOrDefault(LAZY_REFCOUNTS, "off")));
+  }
+
+  private boolean preallocateMetadata() {
+    String text = given.getOrDefault(PREALLOCATION, "off");
+    return switch (text) {
+      case "off" -> false;
+      case "metadata" -> true;
+      default ->
+          throw new UsageException("preallocation is '" + text + "', expected off or metadata");
+    };
+  }
+
+  private @Nullable Path backingFile() {
+    String text = given.get(BACKING_FILE);
+    try {
+      return text == null || text.isEmpty() ? null : Path.of(text);
+    } catch (InvalidPathException _) {
+      throw new UsageException("not a file name: '" + text + "'");
+    }
+  }
+
+  private @Nullable ImageFormat backingFormat() {
+    String text = given.get(BACKING_FORMAT);
+    return text == null ? null : value(BACKING_FORMAT, () -> Choice.format(text));
+  }
+
+  private interface Parser<T> {
+    T parse();
+  }
+
+  private static <T> T value(String name, Parser<T> parser) {
+    try {
+      return parser.parse();
+    } catch (IllegalArgumentException e) {
+      throw new UsageException(name + ": " + e.getMessage());
+    }
+  }
+}

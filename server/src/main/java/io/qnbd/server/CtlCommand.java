@@ -1,0 +1,165 @@
+package io.qnbd.server;
+
+import io.qnbd.server.control.ControlClient;
+import io.qnbd.server.control.ControlRequest;
+import java.io.IOException;
+import java.nio.file.Path;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.ParentCommand;
+import picocli.CommandLine.ScopeType;
+
+/** {@code qnbd ctl}: asks a server that runs. */
+@Command(
+    name = "ctl",
+    scope = ScopeType.INHERIT,
+    subcommands = CtlCommand.OfSnapshots.class,
+    header = "Ask a server that runs: snapshots, exports, counters.",
+    synopsisHeading = "%nUsage: ",
+    synopsisSubcommandLabel = "COMMAND",
+    description = {
+      "Talks to a server that was started with 'qnbd serve --control SOCKET'. Snapshots are taken "
+          + "and deleted while clients go on. EXPORT is the name that clients use; where there is "
+          + "only one export, an empty name ('') means it too."
+    },
+    descriptionHeading = "%n",
+    parameterListHeading = "%nArguments:%n",
+    optionListHeading = "%nOptions:%n",
+    commandListHeading = "%nCommands:%n",
+    exitCodeListHeading = "%nExit codes:%n",
+    exitCodeList = {
+      "0:done",
+      "1:failed, or no server answers; standard error says why",
+      "64:the command line makes no sense"
+    },
+    footerHeading = "%nExamples:%n",
+    footer = {
+      "  qnbd ctl /run/qnbd.ctl exports",
+      "  qnbd ctl /run/qnbd.ctl stats",
+      "  qnbd ctl /run/qnbd.ctl snapshot create disk.qcow2 before-upgrade",
+      "  qnbd ctl /run/qnbd.ctl snapshot list disk.qcow2",
+      "  qnbd ctl /run/qnbd.ctl snapshot delete disk.qcow2 before-upgrade"
+    })
+final class CtlCommand {
+  private final Terminal terminal;
+
+  @Parameters(
+      paramLabel = "SOCKET",
+      scope = ScopeType.LOCAL,
+      description = "The socket that the server was given with --control.")
+  private Path socket = Path.of("");
+
+  @Option(
+      names = "--json",
+      scope = ScopeType.INHERIT,
+      description = "Print the server's answer as it came, a line of JSON.")
+  private boolean json;
+
+  CtlCommand(Terminal terminal) {
+    this.terminal = terminal;
+  }
+
+  @Command(
+      name = "exports",
+      customSynopsis = "qnbd ctl SOCKET exports [-h] [--json]",
+      header = "List the exports.",
+      description = "Lists what is served, and how many clients are connected to each.")
+  int exports() throws IOException {
+    return ask(new ControlRequest.Exports(), CtlAnswer::exports);
+  }
+
+  @Command(
+      name = "stats",
+      customSynopsis = "qnbd ctl SOCKET stats [-h] [--json] [EXPORT]",
+      header = "Show the counters.",
+      description = "Shows what the clients asked for, and what the images did for it.")
+  int stats(
+      @Parameters(arity = "0..1", paramLabel = "EXPORT", description = "Default: every export.")
+          @Nullable String export)
+      throws IOException {
+    return ask(new ControlRequest.Stats(export), CtlAnswer::stats);
+  }
+
+  private int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
+    ControlClient.Reply reply = ControlClient.ask(socket, request);
+    terminal.out().println(json ? reply.line() : text.of(reply.members()));
+    return ExitCode.OK;
+  }
+
+  /** {@code qnbd ctl SOCKET snapshot}. */
+  @Command(
+      name = "snapshot",
+      customSynopsis = "qnbd ctl SOCKET snapshot [-h] [--json] COMMAND",
+      header = "List, take, delete and rename snapshots of an export.",
+      description = "Works on the internal snapshots of an export's image.")
+  static final class OfSnapshots {
+    @ParentCommand private @Nullable CtlCommand parent;
+
+    @Command(
+        name = "list",
+        customSynopsis = "qnbd ctl SOCKET snapshot list [-h] [--json] EXPORT",
+        header = "List the snapshots.",
+        description = "Lists the snapshots.")
+    int list(@Parameters(paramLabel = "EXPORT", description = "The export.") String export)
+        throws IOException {
+      return ask(new ControlRequest.ListSnapshots(export), CtlAnswer::snapshots);
+    }
+
+    @Command(
+        name = "create",
+        customSynopsis = "qnbd ctl SOCKET snapshot create [-h] [--json] EXPORT NAME",
+        header = "Take a snapshot.",
+        description = {
+          "Keeps the disk as it is now under a name. What clients have flushed is in it, and what "
+              + "they were answered; a file system on it looks like after a power cut."
+        })
+    int create(
+        @Parameters(paramLabel = "EXPORT", description = "The export.") String export,
+        @Parameters(paramLabel = "NAME", description = "A name that no snapshot has.") String name)
+        throws IOException {
+      return ask(
+          new ControlRequest.CreateSnapshot(export, name),
+          _ -> Printable.text("took snapshot " + name));
+    }
+
+    @Command(
+        name = "delete",
+        customSynopsis = "qnbd ctl SOCKET snapshot delete [-h] [--json] EXPORT NAME",
+        header = "Delete a snapshot.",
+        description = "Forgets a snapshot and frees the space that it alone takes.")
+    int delete(
+        @Parameters(paramLabel = "EXPORT", description = "The export.") String export,
+        @Parameters(paramLabel = "NAME", description = "A snapshot's name or id.") String name)
+        throws IOException {
+      return ask(
+          new ControlRequest.DeleteSnapshot(export, name),
+          _ -> Printable.text("deleted snapshot " + name));
+    }
+
+    @Command(
+        name = "rename",
+        customSynopsis = "qnbd ctl SOCKET snapshot rename [-h] [--json] EXPORT NAME NEW-NAME",
+        header = "Rename a snapshot.",
+        description = "Gives a snapshot another name.")
+    int rename(
+        @Parameters(paramLabel = "EXPORT", description = "The export.") String export,
+        @Parameters(paramLabel = "NAME", description = "A snapshot's name or id.") String name,
+        @Parameters(paramLabel = "NEW-NAME", description = "A name that no snapshot has.")
+            String newName)
+        throws IOException {
+      return ask(
+          new ControlRequest.RenameSnapshot(export, name, newName),
+          _ -> Printable.text("snapshot %s is now %s".formatted(name, newName)));
+    }
+
+    private int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
+      CtlCommand ctl = parent;
+      if (ctl == null) {
+        throw new AssertionError("picocli sets the parent of a subcommand");
+      }
+      return ctl.ask(request, text);
+    }
+  }
+}

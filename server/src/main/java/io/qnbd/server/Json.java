@@ -1,0 +1,43 @@
+package io.qnbd.server;
+
+import java.io.StringWriter;
+import tools.jackson.core.JsonGenerator;
+import tools.jackson.core.ObjectWriteContext;
+import tools.jackson.core.PrettyPrinter;
+import tools.jackson.core.json.JsonFactory;
+import tools.jackson.core.util.DefaultPrettyPrinter;
+import tools.jackson.core.util.Separators;
+
+/** JSON for people and programs: indented, one object for each answer. */
+final class Json {
+  private Json() {}
+
+  /** Writes the members of the answer's object. */
+  interface Members {
+    void write(JsonGenerator json);
+  }
+
+  static String object(Members members) {
+    StringWriter text = new StringWriter();
+    try (JsonGenerator json = new JsonFactory().createGenerator(new Indented(), text)) {
+      json.writeStartObject();
+      members.write(json);
+      json.writeEndObject();
+    }
+    return text.toString();
+  }
+
+  /** Jackson asks its context how to lay the text out. */
+  private static final class Indented extends ObjectWriteContext.Base {
+    @Override
+    public PrettyPrinter getPrettyPrinter() {
+      return new DefaultPrettyPrinter(
+          Separators.createDefaultInstance().withObjectNameValueSpacing(Separators.Spacing.AFTER));
+    }
+
+    @Override
+    public boolean hasPrettyPrinter() {
+      return true;
+    }
+  }
+}

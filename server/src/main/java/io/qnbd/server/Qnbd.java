@@ -1,0 +1,200 @@
+package io.qnbd.server;
+
+import io.qnbd.image.BackingPolicy;
+import io.qnbd.image.CacheMode;
+import io.qnbd.image.ImageFormat;
+import io.qnbd.server.net.ListenAddress;
+import java.io.IOException;
+import java.io.InputStream;
+import java.util.List;
+import java.util.Locale;
+import java.util.Properties;
+import java.util.concurrent.Callable;
+import java.util.function.Function;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.ITypeConverter;
+import picocli.CommandLine.Model.OptionSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.ParseResult;
+import picocli.CommandLine.ScopeType;
+import picocli.CommandLine.TypeConversionException;
+import picocli.CommandLine.UnmatchedArgumentException;
+
+/** The command line's root: knows the commands, how a failure is told, and the exit codes. */
+@Command(
+    name = "qnbd",
+    description = {
+      "Serves qcow2 and raw disk images over NBD (network block device), so that a Linux kernel,"
+          + " QEMU or any NBD client sees a disk; makes, describes, checks and snapshots such"
+          + " images.",
+    },
+    descriptionHeading = "%n",
+    optionListHeading = "%nOptions:%n",
+    commandListHeading = "%nCommands ('qnbd COMMAND --help' explains each):%n",
+    exitCodeListHeading = "%nExit codes:%n",
+    exitCodeList = {
+      "0:done",
+      "1:failed; standard error says why",
+      "2:check found damage",
+      "3:check found leaked clusters only",
+      "63:the format has no check",
+      "64:the command line makes no sense"
+    },
+    footerHeading = "%nExamples:%n",
+    footer = {
+      "  qnbd serve --create 10G disk.qcow2     make it if missing, serve it",
+      "  qnbd create -f qcow2 disk.qcow2 10G    make an image",
+      "  qnbd info disk.qcow2                   what is it?",
+      "  qnbd check disk.qcow2                  is it in order?",
+      "  qnbd snapshot create disk.qcow2 today  keep the disk as it is now"
+    })
+public final class Qnbd implements Callable<Integer> {
+  private final Terminal terminal;
+  private final CommandLine commandLine;
+
+  @Option(
+      names = "--verbose",
+      scope = ScopeType.INHERIT,
+      description = "Log what happens, not only what goes wrong, to standard error.")
+  private boolean verbose;
+
+  @Option(
+      names = "--debug",
+      scope = ScopeType.INHERIT,
+      description = "Log everything, and print the trace of a failure.")
+  private boolean debug;
+
+  @SuppressWarnings("this-escape") // picocli keeps the object and calls it from run() only
+  Qnbd(Terminal terminal) {
+    this.terminal = terminal;
+    commandLine = new CommandLine(this);
+    commandLine
+        .addSubcommand(new ServeCommand(terminal))
+        .addSubcommand(new CreateCommand(terminal))
+        .addSubcommand(new InfoCommand(terminal))
+        .addSubcommand(new CheckCommand(terminal))
+        .addSubcommand(new SnapshotCommand(terminal))
+        .addSubcommand(new CtlCommand(terminal));
+    commandLine
+        .getCommandSpec()
+        .addOption(
+            OptionSpec.builder("-h", "--help")
+                .usageHelp(true)
+                .scopeType(ScopeType.INHERIT)
+                .description("Show this text.")
+                .build())
+        .addOption(
+            OptionSpec.builder("-V", "--version")
+                .versionHelp(true)
+                .description("Show the version.")
+                .build())
+        .versionProvider(() -> new String[] {"qnbd " + version()});
+    commandLine
+        .setOut(terminal.out())
+        .setErr(terminal.err())
+        .registerConverter(ByteCount.class, orSentence(ByteCount::parse))
+        .registerConverter(ListenAddress.Tcp.class, orSentence(TcpAddress::parse))
+        .registerConverter(ExportArgument.class, orSentence(ExportArgument::parse))
+        .registerConverter(ImageFormat.class, orSentence(Choice::format))
+        .registerConverter(CacheMode.class, orSentence(Choice::cacheMode))
+        .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
+        .setParameterExceptionHandler((failure, _) -> misused(failure))
+        .setExecutionExceptionHandler((failure, command, _) -> failed(failure, command))
+        .setExecutionStrategy(this::execute);
+  }
+
+  /** Runs one command line and exits with its code. */
+  public static void main(String[] args) {
+    System.exit(new Qnbd(Terminal.ofProcess()).run(args));
+  }
+
+  /** Runs one command line and returns its exit code. */
+  int run(String... args) {
+    int code = commandLine.execute(args);
+    terminal.out().flush();
+    terminal.err().flush();
+    return code;
+  }
+
+  /** For tests of the help texts. */
+  CommandLine commandLine() {
+    return commandLine;
+  }
+
+  /** Without a command there is nothing to do but to say which there are. */
+  @Override
+  public Integer call() {
+    commandLine.usage(terminal.err());
+    return ExitCode.USAGE;
+  }
+
+  private int execute(ParseResult parsed) {
+    // Read by logback.xml when the first logger is made, which no command does before it runs.
+    if (debug) {
+      System.setProperty("qnbd.log.level", "DEBUG");
+      System.setProperty("qnbd.log.trace", "%ex");
+    } else if (verbose) {
+      System.setProperty("qnbd.log.level", "INFO");
+    }
+    return new CommandLine.RunLast().execute(parsed);
+  }
+
+  private int misused(ParameterException failure) {
+    return misused(misuse(failure), failure.getCommandLine());
+  }
+
+  private int misused(String sentence, CommandLine command) {
+    terminal
+        .err()
+        .println(
+            "qnbd: %s (see '%s --help')"
+                .formatted(Printable.text(sentence), command.getCommandSpec().qualifiedName()));
+    return ExitCode.USAGE;
+  }
+
+  private static String misuse(ParameterException failure) {
+    if (failure instanceof UnmatchedArgumentException unmatched && !unmatched.isUnknownOption()) {
+      List<String> suggestions = unmatched.getSuggestions();
+      return "unexpected argument '%s'%s"
+          .formatted(
+              unmatched.getUnmatched().getFirst(),
+              suggestions.isEmpty() ? "" : "; did you mean " + suggestions.getFirst() + "?");
+    }
+    String message = String.valueOf(failure.getMessage());
+    return message.substring(0, 1).toLowerCase(Locale.ROOT) + message.substring(1);
+  }
+
+  private int failed(Exception failure, CommandLine command) {
+    if (failure instanceof UsageException) {
+      return misused(String.valueOf(failure.getMessage()), command);
+    }
+    terminal.err().println("qnbd: " + Failures.sentence(failure));
+    if (debug) {
+      failure.printStackTrace(terminal.err());
+    }
+    return ExitCode.FAILURE;
+  }
+
+  /** picocli shows the message of no other exception as it is. */
+  private static <T> ITypeConverter<T> orSentence(Function<String, T> parser) {
+    return text -> {
+      try {
+        return parser.apply(text);
+      } catch (IllegalArgumentException e) {
+        throw new TypeConversionException(String.valueOf(e.getMessage()));
+      }
+    };
+  }
+
+  private static String version() throws IOException {
+    Properties properties = new Properties();
+    try (InputStream in = Qnbd.class.getResourceAsStream("version.properties")) {
+      if (in != null) {
+        properties.load(in);
+      }
+    }
+    return properties.getProperty("version", "(unknown version)");
+  }
+}

@@ -1,0 +1,80 @@
+package io.qnbd.server.export;
+
+import io.qnbd.image.CacheMode;
+import io.qnbd.image.DiskImage;
+import io.qnbd.protocol.BlockSizes;
+import io.qnbd.protocol.ExportInfo;
+import io.qnbd.protocol.TransmissionFlags;
+import io.qnbd.protocol.WireLimits;
+
+/**
+ * An image under a name.
+ *
+ * <p>All connections share one image, whose commit covers the changes of all of them, so clients
+ * may use several connections at once (CAN_MULTI_CONN). Whoever opened the image closes it, after
+ * the server has shut down.
+ *
+ * <p>Thread-safe.
+ */
+public final class Export {
+  /** Below a page nothing gets cheaper. */
+  private static final int PREFERRED_BYTES_MIN = 4096;
+
+  /** The largest cluster of a qcow2 image. */
+  private static final int PREFERRED_BYTES_MAX = 2 << 20;
+
+  private final DiskImage image;
+  private final CacheMode mode;
+  private final ExportInfo info;
+  private final Fence fence = new Fence();
+  private final RequestCounters requests = new RequestCounters();
+
+  /**
+   * @throws IllegalArgumentException when the protocol cannot carry the name or the description
+   */
+  public Export(String name, String description, DiskImage image, CacheMode mode) {
+    this.image = image;
+    this.mode = mode;
+    this.info =
+        new ExportInfo(
+            name, description, image.virtualBytes(), flagsOf(image), blockSizesOf(image));
+  }
+
+  public ExportInfo info() {
+    return info;
+  }
+
+  public DiskImage image() {
+    return image;
+  }
+
+  public CacheMode mode() {
+    return mode;
+  }
+
+  /** Holds newcomers off while requests of a dead connection are still in the image. */
+  public Fence fence() {
+    return fence;
+  }
+
+  /** Counts what clients ask for. */
+  public RequestCounters requests() {
+    return requests;
+  }
+
+  private static int flagsOf(DiskImage image) {
+    return TransmissionFlags.HAS_FLAGS
+        | TransmissionFlags.SEND_FLUSH
+        | TransmissionFlags.SEND_FUA
+        | TransmissionFlags.SEND_TRIM
+        | TransmissionFlags.SEND_WRITE_ZEROES
+        | TransmissionFlags.SEND_CACHE
+        | TransmissionFlags.CAN_MULTI_CONN
+        | (image.readOnly() ? TransmissionFlags.READ_ONLY : 0);
+  }
+
+  private static BlockSizes blockSizesOf(DiskImage image) {
+    int preferred = Math.clamp(image.preferredBytes(), PREFERRED_BYTES_MIN, PREFERRED_BYTES_MAX);
+    return new BlockSizes(1, preferred, WireLimits.PAYLOAD_BYTES_MAX);
+  }
+}

@@ -1,0 +1,507 @@
+package io.qnbd.server.net;
+
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.ByteBufAllocator;
+import io.netty.channel.Channel;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
+import io.netty.channel.ChannelOutboundBuffer;
+import io.netty.channel.ChannelPromise;
+import io.netty.channel.EventLoop;
+import io.netty.channel.socket.ChannelInputShutdownEvent;
+import io.qnbd.protocol.NbdError;
+import io.qnbd.protocol.Reply;
+import io.qnbd.protocol.Request;
+import io.qnbd.protocol.RequestRules;
+import io.qnbd.protocol.codec.ReplyEncoder;
+import io.qnbd.protocol.codec.RequestDecoder;
+import io.qnbd.protocol.codec.RequestListener;
+import io.qnbd.protocol.handshake.Negotiated;
+import io.qnbd.server.export.Export;
+import io.qnbd.server.export.MemoryBudget;
+import io.qnbd.server.export.Workers;
+import java.io.IOException;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The transmission phase of one client.
+ *
+ * <pre>
+ * SERVING --shutDown--> DRAINING --all answered--> REFUSING --linger is over--> closed
+ *    |                     |                          |
+ *    +--- DISC, end of input: ENDING --all answered---+-------> closed
+ *    +--- peer reset, broken protocol ------------------------> closed, nothing more is started
+ * </pre>
+ *
+ * <p>In DRAINING what has been received is done and nothing more is read; in REFUSING requests are
+ * read and answered ESHUTDOWN.
+ *
+ * <p>Invariants:
+ *
+ * <ul>
+ *   <li>{@code requestsInFlight} and {@code bytesInFlight} count a request from its admission until
+ *       its reply has reached the socket, or is dropped, so that a client that reads no replies is
+ *       soon not read either.
+ *   <li>The first {@link #OWN_BYTES} in flight are the connection's own; all others, {@code
+ *       sharedBytes}, are also taken from the shared budget. So clients that exhaust the budget
+ *       cannot stop one that is content with small requests.
+ *   <li>After the channel is inactive no call enters the image ({@code DEAD} in {@code inImage}).
+ *   <li>A pushed call is sent by a scheduled {@link #sendReplies}, or by the {@link #paused} that
+ *       ends the decoding during which it was pushed.
+ * </ul>
+ *
+ * <p>Owner: the connection's event loop; only {@link #enterImage}, {@link #leaveImage}, {@link
+ * #callDone} and the final fields are for other threads.
+ */
+final class Connection extends ChannelInboundHandlerAdapter implements RequestListener {
+  private static final int DEAD = 1 << 31;
+
+  /** Enough for 64 requests of 16 KiB; 256 connections hold 256 MiB beside the budget at most. */
+  private static final long OWN_BYTES = 1 << 20;
+
+  /** Long enough for a request that was under way when the last reply left; short for a signal. */
+  private static final long REFUSING_MILLIS = 250;
+
+  private enum State {
+    SERVING,
+    DRAINING,
+    REFUSING,
+    ENDING
+  }
+
+  private final Channel channel;
+  private final EventLoop loop;
+  private final Export export;
+  private final RequestRules rules;
+  private final ReplyEncoder encoder;
+  private final ServerLimits limits;
+  private final Workers workers;
+  private final MemoryBudget budget;
+  private final ProblemLog problems;
+  private final RequestDecoder decoder;
+  private final CompletedCalls completed = new CompletedCalls();
+  private final Runnable sendReplies = this::sendReplies;
+
+  /** Calls inside the image; the sign bit says that no more may enter. */
+  private final AtomicInteger inImage = new AtomicInteger();
+
+  private State state = State.SERVING;
+  private boolean inputEnded;
+  private boolean receiving;
+  private int requestsInFlight;
+  private long bytesInFlight;
+
+  private long sharedBytes;
+
+  /** Held for a request that was admitted, or granted memory, and not yet delivered. */
+  private long bytesAdmitted;
+
+  /** What of {@code bytesAdmitted} came from the budget: all or nothing. */
+  private long sharedBytesAdmitted;
+
+  private long requestsReleased;
+  private boolean watched;
+  private Progress lastProgress = new Progress(-1, -1, -1);
+
+  private MemoryBudget.@Nullable Waiter waiter;
+
+  Connection(
+      Channel channel,
+      Negotiated negotiated,
+      Export export,
+      ServerLimits limits,
+      Workers workers,
+      MemoryBudget budget,
+      ProblemLog problems) {
+    this.channel = channel;
+    this.loop = channel.eventLoop();
+    this.export = export;
+    this.rules = new RequestRules(negotiated.export(), negotiated.structuredReplies());
+    this.encoder = new ReplyEncoder(negotiated.structuredReplies());
+    this.limits = limits;
+    this.workers = workers;
+    this.budget = budget;
+    this.problems = problems;
+    this.decoder = new RequestDecoder(this, negotiated.export().blockSizes().maximum());
+  }
+
+  RequestDecoder decoder() {
+    return decoder;
+  }
+
+  Export export() {
+    return export;
+  }
+
+  ReplyEncoder encoder() {
+    return encoder;
+  }
+
+  ByteBufAllocator allocator() {
+    return channel.alloc();
+  }
+
+  ProblemLog problems() {
+    return problems;
+  }
+
+  // Requests, on the event loop.
+
+  @Override
+  public Admission admit(Request request) {
+    if (request instanceof Request.Disconnect) {
+      return Admission.ACCEPT;
+    }
+    receiving = true;
+    if (requestsInFlight >= limits.requestsPerConnection()) {
+      return Admission.WAIT;
+    }
+    if (state == State.REFUSING || rules.refusalOf(request) != null) {
+      return Admission.REFUSE;
+    }
+    long bytes = dataBytesOf(request);
+    if (bytes == 0 || bytesAdmitted > 0) {
+      return Admission.ACCEPT; // In the second case the budget has called back.
+    }
+    if (waiter != null) {
+      return Admission.WAIT;
+    }
+    if (bytesInFlight > 0 && bytes > limits.bytesPerConnection() - bytesInFlight) {
+      return Admission.WAIT;
+    }
+    if (bytes <= OWN_BYTES - (bytesInFlight - sharedBytes)) {
+      hold(bytes, 0);
+      return Admission.ACCEPT;
+    }
+    if (!budget.tryTake(bytes)) {
+      waiter = budget.await(bytes, () -> loop.execute(() -> memoryGranted(bytes)));
+      return Admission.WAIT;
+    }
+    hold(bytes, bytes);
+    return Admission.ACCEPT;
+  }
+
+  @Override
+  public void received(Request request, ByteBuf data) {
+    if (request instanceof Request.Disconnect) {
+      data.release();
+      problems.debug("the client says goodbye");
+      endInput();
+      return;
+    }
+    Call call = new Call(this, request, data, bytesAdmitted, sharedBytesAdmitted);
+    bytesAdmitted = 0;
+    sharedBytesAdmitted = 0;
+    requestsInFlight++;
+    if (state == State.REFUSING) {
+      answer(call, new Reply.Failed(request, NbdError.ESHUTDOWN, "the server shuts down"));
+      return;
+    }
+    RequestRules.Refusal refusal = rules.refusalOf(request);
+    if (refusal != null) {
+      problems.debug(refusal.text());
+      answer(call, new Reply.Failed(request, refusal.error(), refusal.text()));
+      return;
+    }
+    export.requests().accepted(request);
+    if (request instanceof Request.Flush) {
+      workers.callStarted();
+      call.startCommit();
+    } else if (request.bytes() == 0) {
+      answer(call, new Reply.Done(request));
+    } else {
+      workers.execute(call);
+    }
+  }
+
+  /** Sends what was answered while decoding, and sees whether the end has come. */
+  @Override
+  public void paused() {
+    receiving = false;
+    sendReplies();
+    proceed();
+  }
+
+  @Override
+  public void malformed(String reason) {
+    problems.disconnecting(reason);
+    close();
+  }
+
+  private static long dataBytesOf(Request request) {
+    return request instanceof Request.Read || request instanceof Request.Write
+        ? request.bytes()
+        : 0;
+  }
+
+  private void hold(long bytes, long shared) {
+    bytesAdmitted = bytes;
+    bytesInFlight += bytes;
+    sharedBytesAdmitted = shared;
+    sharedBytes += shared;
+    if (shared > 0) {
+      watch();
+    }
+  }
+
+  private void memoryGranted(long bytes) {
+    if (waiter == null) {
+      // The channel went away; channelInactive left giving back to us.
+      budget.giveBack(bytes);
+      return;
+    }
+    waiter = null;
+    hold(bytes, bytes);
+    decoder.resume();
+    paused();
+  }
+
+  private void answer(Call call, Reply reply) {
+    call.answer(reply);
+    push(call);
+  }
+
+  // Image calls, on worker and committer threads.
+
+  /** Whether the image may be called; if so, {@link #leaveImage} must follow. */
+  boolean enterImage() {
+    while (true) {
+      int calls = inImage.get();
+      if (calls < 0) {
+        return false;
+      }
+      if (inImage.compareAndSet(calls, calls + 1)) {
+        return true;
+      }
+    }
+  }
+
+  void leaveImage() {
+    if (inImage.decrementAndGet() == DEAD) {
+      export.fence().cleared();
+    }
+  }
+
+  /** Takes over a call that was counted by {@link Workers}. */
+  void callDone(Call call) {
+    try {
+      push(call);
+    } catch (RejectedExecutionException _) {
+      // The server gave up waiting for this call and is gone; nobody wants the reply.
+      dropReplies();
+    } finally {
+      workers.callEnded();
+    }
+  }
+
+  private void push(Call call) {
+    if (completed.push(call) && !(loop.inEventLoop() && receiving)) {
+      loop.execute(sendReplies);
+    }
+  }
+
+  private void dropReplies() {
+    for (Call call = completed.takeAll(); call != null; call = call.next) {
+      ByteBuf replyData = call.takeReplyData();
+      if (replyData != null) {
+        replyData.release();
+      }
+    }
+  }
+
+  // Replies, on the event loop.
+
+  /**
+   * Sends the replies of all completed calls in one flush. Runs of replies without data share a
+   * buffer. The last write tells when all have reached the socket.
+   */
+  private void sendReplies() {
+    Call first = completed.takeAll();
+    if (first == null) {
+      return;
+    }
+    boolean active = channel.isActive();
+    int requests = 0;
+    long bytes = 0;
+    long shared = 0;
+    ByteBuf small = null;
+    ByteBuf last = null;
+    for (Call call = first; call != null; call = call.next) {
+      requests++;
+      bytes += call.heldBytes;
+      shared += call.sharedBytes;
+      ByteBuf replyData = call.takeReplyData();
+      Reply reply = call.reply();
+      if (!active || reply == null) {
+        if (replyData != null) {
+          replyData.release();
+        }
+      } else if (replyData != null) {
+        write(last);
+        write(small);
+        small = null;
+        last = replyData;
+      } else {
+        write(last);
+        last = null;
+        if (small == null) {
+          small = channel.alloc().directBuffer(ReplyEncoder.REPLY_BYTES_TYPICAL * 8);
+        }
+        encoder.put(small, reply);
+      }
+    }
+    flush(small != null ? small : last, requests, bytes, shared);
+  }
+
+  private void write(@Nullable ByteBuf out) {
+    if (out != null) {
+      var _ = channel.write(out, channel.voidPromise());
+    }
+  }
+
+  private void flush(@Nullable ByteBuf last, int requests, long bytes, long shared) {
+    if (last == null) {
+      released(requests, bytes, shared);
+      return;
+    }
+    ChannelPromise sent = channel.newPromise();
+    sent.addListener(_ -> released(requests, bytes, shared));
+    var _ = channel.writeAndFlush(last, sent);
+  }
+
+  /** Replies have reached the socket, or nobody wants them any more. */
+  private void released(int requests, long bytes, long shared) {
+    requestsInFlight -= requests;
+    requestsReleased += requests;
+    bytesInFlight -= bytes;
+    sharedBytes -= shared;
+    if (shared > 0) {
+      budget.giveBack(shared);
+    }
+    if (decoder.waiting() && !receiving) {
+      decoder.resume();
+      paused();
+    } else {
+      proceed();
+    }
+  }
+
+  // Clients that hold shared memory and do nothing.
+
+  /**
+   * How far the client has got: replies taken in whole, bytes taken of the next one, bytes sent of
+   * a request's data.
+   */
+  private record Progress(long released, long sent, long received) {}
+
+  private void watch() {
+    if (!watched) {
+      watched = true;
+      var _ =
+          loop.schedule(
+              this::checkProgress, limits.stallDeadline().toNanos(), TimeUnit.NANOSECONDS);
+    }
+  }
+
+  /**
+   * Cuts a client off that keeps others waiting for memory: all of its requests are through the
+   * image, and since the last check it has neither taken a byte nor sent one.
+   */
+  private void checkProgress() {
+    watched = false;
+    ChannelOutboundBuffer unsent = channel.unsafe().outboundBuffer();
+    if (sharedBytes == 0 || unsent == null) {
+      return;
+    }
+    Progress now =
+        new Progress(requestsReleased, unsent.currentProgress(), decoder.dataBytesReceived());
+    boolean clientsTurn = unsent.size() > 0 || sharedBytesAdmitted > 0;
+    if (now.equals(lastProgress) && clientsTurn && budget.hasWaiters()) {
+      problems.disconnecting("it takes no replies, or sends no data, and others wait for memory");
+      close();
+      return;
+    }
+    lastProgress = now;
+    watch();
+  }
+
+  // The end.
+
+  @Override
+  public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
+    if (event instanceof ChannelInputShutdownEvent) {
+      inputEnded = true;
+      proceed();
+    }
+    ctx.fireUserEventTriggered(event);
+  }
+
+  @Override
+  public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
+    if (cause instanceof IOException) {
+      problems.debug(cause.toString());
+    } else {
+      problems.disconnecting(cause.toString());
+    }
+    close();
+  }
+
+  @Override
+  public void channelInactive(ChannelHandlerContext ctx) {
+    export.fence().orphaned();
+    if (inImage.getAndUpdate(calls -> calls | DEAD) == 0) {
+      export.fence().cleared();
+    }
+    bytesInFlight -= bytesAdmitted;
+    bytesAdmitted = 0;
+    if (sharedBytesAdmitted > 0) {
+      sharedBytes -= sharedBytesAdmitted;
+      budget.giveBack(sharedBytesAdmitted);
+      sharedBytesAdmitted = 0;
+    }
+    MemoryBudget.Waiter waiting = waiter;
+    waiter = null;
+    if (waiting != null) {
+      // When that comes too late, memoryGranted is on its way and gives back.
+      var _ = budget.cancel(waiting);
+    }
+    receiving = false;
+    sendReplies();
+    ctx.fireChannelInactive();
+  }
+
+  /** Finishes what has come and closes, refusing what comes in between. */
+  void shutDown() {
+    if (state == State.SERVING) {
+      state = State.DRAINING;
+      decoder.setReading(false);
+      proceed();
+    }
+  }
+
+  private void endInput() {
+    state = State.ENDING;
+    decoder.end();
+  }
+
+  /** Takes the next step towards the end, when it is time for one. */
+  private void proceed() {
+    if (requestsInFlight > 0 || decoder.waiting()) {
+      return;
+    }
+    if (state == State.ENDING || inputEnded) {
+      close();
+    } else if (state == State.DRAINING) {
+      state = State.REFUSING;
+      decoder.setReading(true);
+      var _ = loop.schedule(this::close, REFUSING_MILLIS, TimeUnit.MILLISECONDS);
+    }
+  }
+
+  private void close() {
+    var _ = channel.close();
+  }
+}

@@ -1,0 +1,136 @@
+package io.qnbd.server.net;
+
+import io.netty.util.internal.PlatformDependent;
+import java.time.Duration;
+
+/**
+ * What a server spends on its clients.
+ *
+ * @param workerThreads threads that call images
+ * @param eventLoopThreads threads that move bytes between sockets and memory
+ * @param connectionsMax connections at a time; further ones are closed at once
+ * @param handshakeDeadline after which a client that has not chosen an export is disconnected
+ * @param stallDeadline after which a client is disconnected that takes no replies, or sends no
+ *     data, while others wait for the memory that it holds; up to twice that long
+ * @param requestsPerConnection requests whose reply has not reached the socket; beyond it the
+ *     connection is not read
+ * @param bytesPerConnection data of those requests, in the same way; one request alone may exceed
+ *     it
+ * @param bytesTotal data of the requests of all connections together, beyond 1 MiB that each has to
+ *     itself
+ */
+public record ServerLimits(
+    int workerThreads,
+    int eventLoopThreads,
+    int connectionsMax,
+    Duration handshakeDeadline,
+    Duration stallDeadline,
+    int requestsPerConnection,
+    long bytesPerConnection,
+    long bytesTotal) {
+
+  /** Two of the largest requests, so that one client cannot keep all others out. */
+  private static final long BYTES_TOTAL_MIN = 128L << 20;
+
+  public static final ServerLimits DEFAULT = defaults();
+
+  public ServerLimits {
+    if (workerThreads < 1
+        || eventLoopThreads < 1
+        || connectionsMax < 1
+        || requestsPerConnection < 1
+        || bytesPerConnection < 1
+        || bytesTotal < 1
+        || !handshakeDeadline.isPositive()
+        || !stallDeadline.isPositive()) {
+      throw new IllegalArgumentException("every limit must be at least 1");
+    }
+  }
+
+  private static ServerLimits defaults() {
+    int cores = Runtime.getRuntime().availableProcessors();
+    return new ServerLimits(
+        // A worker spends its time in the kernel, waiting for the disk as often as not.
+        Math.max(4, 2 * cores),
+        cores,
+        // As many as a machine with a hundred disks needs, and few enough to bound memory.
+        256,
+        Duration.ofSeconds(10),
+        Duration.ofSeconds(30),
+        64,
+        64L << 20,
+        Math.max(BYTES_TOTAL_MIN, PlatformDependent.maxDirectMemory() / 4));
+  }
+
+  public ServerLimits withWorkerThreads(int value) {
+    return new ServerLimits(
+        value,
+        eventLoopThreads,
+        connectionsMax,
+        handshakeDeadline,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withEventLoopThreads(int value) {
+    return new ServerLimits(
+        workerThreads,
+        value,
+        connectionsMax,
+        handshakeDeadline,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withConnectionsMax(int value) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        value,
+        handshakeDeadline,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withHandshakeDeadline(Duration value) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        connectionsMax,
+        value,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withStallDeadline(Duration value) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        connectionsMax,
+        handshakeDeadline,
+        value,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withInFlight(int requests, long bytes, long total) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        connectionsMax,
+        handshakeDeadline,
+        stallDeadline,
+        requests,
+        bytes,
+        total);
+  }
+}

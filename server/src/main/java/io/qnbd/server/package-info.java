@@ -1,0 +1,2 @@
+/** The command line: what the user typed becomes options, images, exports and one answer. */
+package io.qnbd.server;

@@ -1,0 +1,20 @@
+/** The qnbd command line, its exports and its sessions: joins the image engine to the NBD wire. */
+@org.jspecify.annotations.NullMarked
+module io.qnbd.server {
+  requires static org.jspecify;
+  requires info.picocli;
+  requires io.qnbd.image;
+  requires io.qnbd.protocol;
+  requires io.netty.buffer;
+  requires io.netty.common;
+  requires io.netty.transport;
+  requires io.netty.transport.classes.epoll;
+  requires io.netty.transport.unix.common;
+  requires org.slf4j;
+  requires tools.jackson.core;
+  requires jdk.unsupported; // sun.misc.Signal, see UserSignal
+
+  // picocli fills the fields of the commands.
+  opens io.qnbd.server to
+      info.picocli;
+}

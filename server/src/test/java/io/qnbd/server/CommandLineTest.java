@@ -1,0 +1,227 @@
+package io.qnbd.server;
+
+import static java.util.Objects.requireNonNull;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.nio.file.Path;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+import picocli.CommandLine;
+import picocli.CommandLine.Model.OptionSpec;
+
+/** Whole command lines, run in this process. */
+final class CommandLineTest {
+  private static final List<String> COMMANDS =
+      List.of(
+          "serve",
+          "create",
+          "info",
+          "check",
+          "snapshot",
+          "snapshot list",
+          "snapshot create",
+          "snapshot apply",
+          "snapshot delete",
+          "snapshot rename",
+          "ctl",
+          "ctl exports",
+          "ctl stats",
+          "ctl snapshot",
+          "ctl snapshot list",
+          "ctl snapshot create",
+          "ctl snapshot delete",
+          "ctl snapshot rename");
+
+  private final StringWriter out = new StringWriter();
+  private final StringWriter err = new StringWriter();
+  private final Qnbd qnbd = new Qnbd(new Terminal(new PrintWriter(out), new PrintWriter(err)));
+
+  @TempDir private Path directory = Path.of("");
+
+  private int run(String... args) {
+    return qnbd.run(args);
+  }
+
+  private CommandLine command(String name) {
+    CommandLine command = qnbd.commandLine();
+    for (String word : name.split(" ", -1)) {
+      command = requireNonNull(command.getSubcommands().get(word), name);
+    }
+    return command;
+  }
+
+  /** {@code ctl snapshot list --help}, with the socket that stands before the second word. */
+  private static String[] helpOf(String name) {
+    String words = name.startsWith("ctl ") ? name.replaceFirst(" ", " socket ") : name;
+    return (words + " --help").split(" ", -1);
+  }
+
+  private void assertOneSentence() {
+    assertEquals("", out.toString());
+    assertTrue(err.toString().startsWith("qnbd: "), err.toString());
+    assertEquals(1, err.toString().lines().count(), err.toString());
+    assertFalse(err.toString().contains("Exception"), err.toString());
+  }
+
+  @Test
+  void helpNamesEveryOptionWithItsDescriptionAndTheExitCodes() {
+    for (String name : COMMANDS) {
+      CommandLine command = command(name);
+      String help = command.getUsageMessage();
+      for (OptionSpec option : command.getCommandSpec().options()) {
+        assertTrue(help.contains(option.longestName()), name + " " + option.longestName());
+        assertFalse(String.join("", option.description()).isBlank(), option.longestName());
+      }
+      String start = name.split(" ", -1)[0];
+      assertTrue(help.contains("Usage: qnbd " + start), help);
+      assertTrue(help.contains("Exit codes"), help);
+      assertTrue(help.contains("Examples:"), help);
+      assertEquals(ExitCode.OK, run(helpOf(name)));
+    }
+    assertEquals("", err.toString());
+  }
+
+  @Test
+  void helpFitsATerminal() {
+    for (String name : COMMANDS) {
+      command(name)
+          .getUsageMessage()
+          .lines()
+          .forEach(line -> assertTrue(line.length() <= 80, line));
+    }
+  }
+
+  @Test
+  void versionIsOneLine() {
+    assertEquals(ExitCode.OK, run("--version"));
+    assertTrue(
+        out.toString().matches("qnbd [0-9]+\\.[0-9]+\\.[0-9]+(-SNAPSHOT)?\\R"), out.toString());
+  }
+
+  @Test
+  void noCommandShowsWhichThereAre() {
+    assertEquals(ExitCode.USAGE, run());
+    assertEquals("", out.toString());
+    COMMANDS.stream()
+        .filter(command -> command.indexOf(' ') < 0)
+        .forEach(command -> assertTrue(err.toString().contains(command), command));
+  }
+
+  private String answer(String... args) {
+    out.getBuffer().setLength(0);
+    assertEquals(ExitCode.OK, run(args), err.toString());
+    return out.toString();
+  }
+
+  @Test
+  void snapshotsAreTakenListedRenamedAppliedAndDeleted() {
+    String image = directory.resolve("disk.qcow2").toString();
+    answer("create", image, "1M");
+    assertEquals("no snapshots\n", answer("snapshot", "list", image));
+    assertTrue(answer("snapshot", "create", image, "one").startsWith("took snapshot one"));
+    assertEquals("", answer("snapshot", "rename", "-q", image, "one", "two"));
+    String list = answer("snapshot", "list", image);
+    assertTrue(list.startsWith("ID ") && list.contains("two") && !list.contains("one"), list);
+    assertTrue(answer("snapshot", "list", "--json", image).contains("\"name\": \"two\""));
+    answer("snapshot", "apply", image, "1");
+    answer("snapshot", "delete", image, "two");
+    assertEquals("no snapshots\n", answer("snapshot", "list", image));
+    assertEquals(ExitCode.FAILURE, run("snapshot", "delete", image, "two"));
+    assertTrue(err.toString().contains("two"), err.toString());
+  }
+
+  @Test
+  void aRawImageHasNoSnapshots() {
+    String image = directory.resolve("disk.raw").toString();
+    answer("create", "-f", "raw", image, "1M");
+    assertEquals(ExitCode.FAILURE, run("snapshot", "list", image));
+    assertEquals(ExitCode.FAILURE, run("serve", "--snapshot", "a", image));
+    assertEquals(2, err.toString().lines().count(), err.toString());
+    err.toString()
+        .lines()
+        .forEach(line -> assertTrue(line.contains("a raw image has no snapshots"), line));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "serv",
+        "serve",
+        "serve --nonsense a",
+        "serve a --listen host:x",
+        "serve a --cache sometimes",
+        "serve a --create 100MB",
+        "serve a --backing-policy maybe",
+        "serve a --ref-batch -1",
+        "serve a --ref-reserve 2000000",
+        "serve a --l2-cache 1K",
+        "serve a --workers 0",
+        "serve a dir/a",
+        "serve a=",
+        "serve a --format vmdk",
+        "create",
+        "create a",
+        "create a 1G extra",
+        "create a 1G -o what",
+        "create a 1G -b base",
+        "create a 1G --compat 7",
+        "create a 1G --compat 1.1 -o compat=1.1",
+        "create -f raw --cluster-size 1M a 1G",
+        "info",
+        "info a b",
+        "check --json",
+        "check -f vmdk a",
+        "serve --snapshot s --create 1M a",
+        "serve --snapshot s --format raw a",
+        "snapshot",
+        "snapshot take a b",
+        "snapshot create a",
+        "snapshot list a b",
+        "snapshot apply a",
+        "snapshot rename a b",
+        "snapshot delete a b --backing-policy maybe",
+        "ctl",
+        "ctl socket",
+        "ctl socket nonsense",
+        "ctl socket exports a",
+        "ctl socket stats a b",
+        "ctl socket snapshot",
+        "ctl socket snapshot list",
+        "ctl socket snapshot create a",
+        "ctl socket snapshot apply a b"
+      })
+  void misuseIsOneSentenceAndNeverLooksLikeAChecksVerdict(String line) {
+    assertEquals(ExitCode.USAGE, run(line.split(" ", -1)));
+    assertOneSentence();
+    assertTrue(err.toString().contains("--help"), err.toString());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "serve %s",
+        "serve --snapshot a %s",
+        "info %s",
+        "check %s",
+        "snapshot list %s",
+        "snapshot create %s a",
+        "snapshot apply %s a",
+        "snapshot delete %s a",
+        "snapshot rename %s a b",
+        "ctl %s exports",
+        "ctl %s snapshot list a"
+      })
+  void aMissingFileIsNamed(String line) {
+    String path = directory.resolve("gone.qcow2").toString();
+    assertEquals(ExitCode.FAILURE, run(line.formatted(path).split(" ", -1)));
+    assertOneSentence();
+    assertTrue(err.toString().contains(path), err.toString());
+  }
+}

@@ -1,0 +1,99 @@
+package io.qnbd.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.qnbd.image.CreateOptions;
+import io.qnbd.image.ImageFormat;
+import java.nio.file.Path;
+import org.jspecify.annotations.Nullable;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+final class CreateSettingsTest {
+  private static CreateOptions qcow2(String list, @Nullable Long bytes) {
+    CreateSettings settings = new CreateSettings();
+    if (!list.isEmpty()) {
+      settings.addList(list);
+    }
+    return settings.toOptions(ImageFormat.QCOW2, bytes);
+  }
+
+  @Test
+  void defaultsAreQemuImgs() {
+    assertEquals(CreateOptions.qcow2(1 << 30), qcow2("", 1L << 30));
+  }
+
+  @Test
+  void readsEveryProperty() {
+    assertEquals(
+        new CreateOptions(
+            ImageFormat.QCOW2,
+            1L << 20,
+            2 << 20,
+            3,
+            64,
+            true,
+            Path.of("base.raw"),
+            ImageFormat.RAW,
+            true),
+        qcow2(
+            "cluster_size=2M,compat=1.1,refcount_bits=64,lazy_refcounts=on,preallocation=metadata,"
+                + "backing_file=base.raw,backing_fmt=raw",
+            1L << 20));
+    assertEquals(2, qcow2("compat=0.10", 1L).version());
+    assertEquals(512, qcow2("cluster_size=512", 1L).clusterBytes());
+  }
+
+  @Test
+  void takesTheBackingFilesSize() {
+    CreateOptions options = qcow2("backing_file=base.qcow2,backing_fmt=qcow2", null);
+    assertEquals(null, options.virtualBytes());
+    assertThrows(UsageException.class, () -> qcow2("", null));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "cluster_size=3k",
+        "cluster_size=256",
+        "cluster_size=4M",
+        "cluster_size=x",
+        "compat=1.2",
+        "refcount_bits=0",
+        "refcount_bits=3",
+        "refcount_bits=128",
+        "refcount_bits=-1",
+        "lazy_refcounts=maybe",
+        "preallocation=full",
+        "backing_file=base.qcow2",
+        "backing_file=base.qcow2,backing_fmt=vmdk",
+        "nonsense=1",
+        "cluster_size",
+        "compat=1.1,compat=1.1",
+        "compat=1.1,"
+      })
+  void refusesWithASentence(String list) {
+    UsageException refused = assertThrows(UsageException.class, () -> qcow2(list, 1L << 20));
+    assertFalse(String.valueOf(refused.getMessage()).isBlank());
+  }
+
+  @Test
+  void refusesQcow2PropertiesForARawImage() {
+    for (String list : new String[] {"cluster_size=64k", "preallocation=metadata"}) {
+      CreateSettings settings = new CreateSettings();
+      settings.addList(list);
+      String message =
+          String.valueOf(
+              assertThrows(UsageException.class, () -> settings.toOptions(ImageFormat.RAW, 1L))
+                  .getMessage());
+      assertTrue(message.startsWith("a raw image has no "), message);
+    }
+    CreateSettings settings = new CreateSettings();
+    settings.addList("preallocation=off");
+    assertEquals(CreateOptions.raw(4096), settings.toOptions(ImageFormat.RAW, 4096L));
+  }
+}
