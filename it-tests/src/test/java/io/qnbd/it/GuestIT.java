@@ -1,0 +1,110 @@
+package io.qnbd.it;
+
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import org.junit.jupiter.api.Test;
+
+/** A Linux machine whose disk is the export. */
+final class GuestIT {
+  private static final String ATTACH =
+      """
+      set -e
+      port=$(sed 's/.*port=\\([0-9]*\\).*/\\1/' /proc/cmdline)
+      attach() { nbd-client 10.0.2.2 $port /dev/nbd0 $*; }
+      detach() { nbd-client -d /dev/nbd0; }
+      """;
+
+  private static final String WRITE_DETACH_VERIFY =
+      ATTACH
+          + """
+          attach
+          /sbin/mke2fs -q -t ext4 /dev/nbd0
+          mount -t ext4 /dev/nbd0 /mnt
+          for i in 1 2 3 4 5 6; do head -c 8000000 /dev/urandom >/mnt/large$i; done
+          for i in $(seq 60); do head -c 3000 /dev/urandom >/mnt/small$i; done
+          (cd /mnt && sha256sum large* small*) >/tmp/sums
+          cp /tmp/sums /mnt/sums
+          umount /mnt
+          detach
+          attach
+          mount -t ext4 -o ro /dev/nbd0 /mnt
+          cmp /tmp/sums /mnt/sums
+          (cd /mnt && sha256sum -c sums >/tmp/verified) || { cat /tmp/verified; exit 1; }
+          umount /mnt
+          detach
+          """;
+
+  private static final String VERIFY_DELETE_TRIM =
+      ATTACH
+          + """
+          attach -C 4
+          /sbin/e2fsck -fn /dev/nbd0
+          mount -t ext4 /dev/nbd0 /mnt
+          (cd /mnt && sha256sum -c sums >/tmp/verified) || { cat /tmp/verified; exit 1; }
+          rm /mnt/large*
+          sync
+          fstrim -v /mnt
+          umount /mnt
+          /sbin/e2fsck -fn /dev/nbd0
+          detach
+          """;
+
+  private static final String INIT_ON_DISK =
+      """
+      set -e
+      echo "guest: up from the disk"
+      if [ -e /written ]; then
+        sha256sum -c /sums
+        cat /written
+      else
+        head -c 4000000 /dev/urandom >/data
+        sha256sum /data >/sums
+        echo "guest: found what the first boot wrote" >/written
+      fi
+      sync
+      """;
+
+  private final Guest guest = Guest.withDebianKernel();
+
+  @Test
+  void kernelClientMakesAFileSystemThatLastsAndGivesSpaceBackWhenTrimmed() throws IOException {
+    try (Images images = Images.inTempDir()) {
+      Path image = images.qcow2("disk.qcow2", "1G");
+      try (QnbdProcess qnbd = QnbdProcess.serve(image.toString())) {
+        guest.run(guest.initramfs(images.dir(), WRITE_DETACH_VERIFY), "port=" + qnbd.port());
+        qnbd.stop();
+      }
+      long full = Images.bytesOnHost(image);
+      assertTrue(full > 48_000_000, "48 MB were written, the image takes " + full);
+      Images.mustBeClean(image);
+
+      try (QnbdProcess qnbd = QnbdProcess.serve(image.toString())) {
+        guest.run(guest.initramfs(images.dir(), VERIFY_DELETE_TRIM), "port=" + qnbd.port());
+        qnbd.stop();
+      }
+      long trimmed = Images.bytesOnHost(image);
+      assertTrue(
+          trimmed < full - 40_000_000,
+          "48 MB were deleted and trimmed: before " + full + ", after " + trimmed);
+    }
+  }
+
+  @Test
+  void machineBootsFromTheExportAndFindsWhatItWroteAtTheNextBoot() throws IOException {
+    try (Images images = Images.inTempDir()) {
+      Path raw = guest.bootableDisk(images.dir(), INIT_ON_DISK);
+      Path image = images.qcow2("boot.qcow2", "96M");
+      try (QnbdProcess qnbd = QnbdProcess.serve(image.toString())) {
+        String uri = qnbd.uri().toString();
+        Shell.check("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", raw.toString(), uri);
+        String drive = "driver=raw,if=virtio,discard=unmap,file=" + uri;
+        assertTrue(guest.boot("-drive", drive, "-nic", "none").contains("up from the disk"));
+        String second = guest.boot("-drive", drive, "-nic", "none");
+        assertTrue(second.contains("guest: found what the first boot wrote"), second);
+        qnbd.stop();
+      }
+    }
+  }
+}
