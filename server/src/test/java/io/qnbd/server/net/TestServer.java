@@ -14,6 +14,7 @@ final class TestServer implements AutoCloseable {
   static final int DISK_BYTES = 16 << 20;
 
   final MemoryImage image;
+  final Export export;
   final NbdServer server;
 
   TestServer() throws IOException {
@@ -37,12 +38,9 @@ final class TestServer implements AutoCloseable {
       ListenAddress address)
       throws IOException {
     this.image = image;
+    this.export = new Export("disk", "a test disk", image, mode);
     this.server =
-        NbdServer.start(
-            ServedExports.of(List.of(new Export("disk", "a test disk", image, mode))),
-            List.of(address),
-            limits,
-            transport);
+        NbdServer.start(ServedExports.of(List.of(export)), List.of(address), limits, transport);
   }
 
   SocketAddress address() {
