@@ -6,6 +6,7 @@ import io.qnbd.protocol.BlockSizes;
 import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.TransmissionFlags;
 import io.qnbd.protocol.WireLimits;
+import io.qnbd.protocol.WireStrings;
 
 /**
  * An image under a name.
@@ -25,23 +26,67 @@ public final class Export {
 
   private final DiskImage image;
   private final CacheMode mode;
-  private final ExportInfo info;
   private final Fence fence = new Fence();
   private final RequestCounters requests = new RequestCounters();
+  private volatile ExportSettings settings;
+
+  /** Set before the connections are gone through for the last time, read after one is there. */
+  private volatile boolean retired;
 
   /**
    * @throws IllegalArgumentException when the protocol cannot carry the name or the description
    */
   public Export(String name, String description, DiskImage image, CacheMode mode) {
-    this.image = image;
-    this.mode = mode;
-    this.info =
-        new ExportInfo(
-            name, description, image.virtualBytes(), flagsOf(image), blockSizesOf(image));
+    this(ExportSettings.of(name, description), image, mode);
   }
 
+  /**
+   * @throws IllegalArgumentException when the protocol cannot carry the name or the description
+   */
+  public Export(ExportSettings settings, DiskImage image, CacheMode mode) {
+    this.image = image;
+    this.mode = mode;
+    this.settings = settings;
+    ExportInfo _ = infoWith(settings);
+  }
+
+  /** What clients are told at this moment: the size follows a resize. */
   public ExportInfo info() {
-    return info;
+    return infoWith(settings);
+  }
+
+  /** What the operator says of it at this moment. */
+  public ExportSettings settings() {
+    return settings;
+  }
+
+  /**
+   * Changes the settings: clients that are connected stay, and those that come find the new ones.
+   *
+   * @throws IllegalArgumentException when the name is another, or the protocol cannot carry the
+   *     description
+   */
+  public void configure(ExportSettings changed) {
+    if (!changed.name().equals(settings.name())) {
+      throw new IllegalArgumentException(
+          "export " + WireStrings.quote(settings.name()) + " cannot get another name");
+    }
+    ExportInfo _ = infoWith(changed);
+    settings = changed;
+  }
+
+  /** No connection may begin any more; the image is about to be closed. */
+  public void retire() {
+    retired = true;
+  }
+
+  public boolean retired() {
+    return retired;
+  }
+
+  private ExportInfo infoWith(ExportSettings said) {
+    return new ExportInfo(
+        said.name(), said.description(), image.virtualBytes(), flagsOf(image), blockSizesOf(image));
   }
 
   public DiskImage image() {

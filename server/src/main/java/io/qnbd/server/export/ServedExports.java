@@ -4,6 +4,7 @@ import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
 import io.qnbd.protocol.handshake.ExportCatalog;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -11,20 +12,38 @@ import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
- * The exports of a server by name. The default export, which clients get for the empty name, is the
- * only one where there is only one, the one chosen explicitly where there are several, and none
- * otherwise.
+ * The exports of a server by name, in the order in which they were added; a replacement takes the
+ * place of what it replaces.
  *
- * <p>Immutable.
+ * <p>The default export, which clients get for the empty name, is at each moment
+ *
+ * <ol>
+ *   <li>the export whose name is empty, if there is one;
+ *   <li>else the one chosen, while it is served: with {@link #withDefault} or {@link
+ *       #chooseDefault}, or by {@link #of} because it was the only one;
+ *   <li>else none.
+ * </ol>
+ *
+ * <p>So adding and removing others never makes another export the default: a client that lost its
+ * connection and names none would write to the wrong disk.
+ *
+ * <p>A name is looked up in one moment's set: a client that has found an export keeps that object,
+ * also when another one gets the name afterwards.
+ *
+ * <p>Thread-safe and never blocks a reader: a change makes a new set of exports and puts it in the
+ * place of the old one. Changes are made one at a time under this object's monitor.
  */
 public final class ServedExports implements ExportCatalog {
-  private final Map<String, Export> byName;
-  private final List<ExportInfo> infos;
-  private final @Nullable Export defaultExport;
+
+  /** One moment's exports. Immutable. */
+  private record Served(Map<String, Export> byName, @Nullable String defaultName) {}
+
+  private volatile Served served;
 
   /** Serves {@code exports}, with a default export only when there is exactly one. */
   public static ServedExports of(List<Export> exports) {
-    return new ServedExports(exports, exports.size() == 1 ? exports.getFirst() : null);
+    return new ServedExports(
+        exports, exports.size() == 1 ? exports.getFirst().settings().name() : null);
   }
 
   /**
@@ -34,33 +53,86 @@ public final class ServedExports implements ExportCatalog {
    */
   public static ServedExports withDefault(List<Export> exports, String defaultName) {
     for (Export export : exports) {
-      if (export.info().name().equals(defaultName)) {
-        return new ServedExports(exports, export);
+      if (export.settings().name().equals(defaultName)) {
+        return new ServedExports(exports, defaultName);
       }
     }
     throw new IllegalArgumentException(
         "the default export " + WireStrings.quote(defaultName) + " is not among the exports");
   }
 
-  private ServedExports(List<Export> exports, @Nullable Export defaultExport) {
-    if (exports.size() > WireLimits.EXPORTS_MAX) {
+  private ServedExports(List<Export> exports, @Nullable String defaultName) {
+    this.served = new Served(Map.of(), defaultName);
+    exports.forEach(this::add);
+  }
+
+  /**
+   * Adds an export after the others.
+   *
+   * @throws IllegalArgumentException when its name is taken, or there are too many
+   */
+  public synchronized void add(Export export) {
+    Map<String, Export> byName = new LinkedHashMap<>(served.byName);
+    if (byName.size() >= WireLimits.EXPORTS_MAX) {
       throw new IllegalArgumentException(
-          exports.size() + " exports, expected at most " + WireLimits.EXPORTS_MAX);
+          "%d exports are served, which is the most".formatted(byName.size()));
     }
-    this.byName = new LinkedHashMap<>();
-    for (Export export : exports) {
-      if (byName.put(export.info().name(), export) != null) {
-        throw new IllegalArgumentException(
-            "two exports are named " + WireStrings.quote(export.info().name()));
-      }
+    if (byName.put(export.settings().name(), export) != null) {
+      throw new IllegalArgumentException(
+          "two exports are named " + WireStrings.quote(export.settings().name()));
     }
-    this.infos = exports.stream().map(Export::info).toList();
-    this.defaultExport = defaultExport;
+    served = new Served(byName, served.defaultName);
+  }
+
+  /**
+   * Takes an export out: no client finds it from now on. Those that use it, or have found it, are
+   * the caller's to send away.
+   *
+   * @return false when it was not served
+   */
+  public synchronized boolean remove(Export export) {
+    Map<String, Export> byName = new LinkedHashMap<>(served.byName);
+    boolean removed = byName.remove(export.settings().name(), export);
+    served = new Served(byName, served.defaultName);
+    return removed;
+  }
+
+  /**
+   * Puts one export in the place of another with the same name, in one step.
+   *
+   * @return false when {@code old} was not served; then nothing is changed
+   * @throws IllegalArgumentException when the names differ
+   */
+  public synchronized boolean replace(Export old, Export replacement) {
+    String name = replacement.settings().name();
+    if (!old.settings().name().equals(name)) {
+      throw new IllegalArgumentException(
+          "an export named %s cannot replace %s"
+              .formatted(WireStrings.quote(name), WireStrings.quote(old.settings().name())));
+    }
+    Map<String, Export> byName = new LinkedHashMap<>(served.byName);
+    boolean replaced = byName.replace(name, old, replacement);
+    served = new Served(byName, served.defaultName);
+    return replaced;
+  }
+
+  /**
+   * Says which export clients get that name none.
+   *
+   * @param name need not be served yet; null for none
+   */
+  public synchronized void chooseDefault(@Nullable String name) {
+    served = new Served(served.byName, name);
+  }
+
+  /** The exports of this moment, in order. */
+  public List<Export> exports() {
+    return new ArrayList<>(served.byName.values());
   }
 
   @Override
   public List<ExportInfo> list() {
-    return infos;
+    return served.byName.values().stream().map(Export::info).toList();
   }
 
   @Override
@@ -70,9 +142,10 @@ public final class ServedExports implements ExportCatalog {
 
   /** The export of that name; the empty name means the default export. */
   public Optional<Export> export(String name) {
-    Export named = byName.get(name);
-    if (named == null && name.isEmpty()) {
-      return Optional.ofNullable(defaultExport);
+    Served now = served;
+    Export named = now.byName.get(name);
+    if (named == null && name.isEmpty() && now.defaultName != null) {
+      named = now.byName.get(now.defaultName);
     }
     return Optional.ofNullable(named);
   }
