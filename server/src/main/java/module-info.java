@@ -7,9 +7,13 @@ module io.qnbd.server {
   requires io.qnbd.protocol;
   requires io.netty.buffer;
   requires io.netty.common;
+  requires io.netty.handler;
   requires io.netty.transport;
   requires io.netty.transport.classes.epoll;
   requires io.netty.transport.unix.common;
+  requires org.bouncycastle.pkix;
+  requires org.bouncycastle.provider;
+  requires org.bouncycastle.tls;
   requires org.slf4j;
   requires tools.jackson.core;
   requires jdk.unsupported; // sun.misc.Signal, see UserSignal

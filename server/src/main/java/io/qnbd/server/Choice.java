@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.protocol.handshake.TlsMode;
 import java.util.Arrays;
 import java.util.Locale;
 import java.util.stream.Collectors;
@@ -21,6 +22,10 @@ final class Choice {
 
   static BackingPolicy backingPolicy(String text) {
     return parse(BackingPolicy.values(), text);
+  }
+
+  static TlsMode tlsMode(String text) {
+    return parse(TlsMode.values(), text);
   }
 
   /** {@code on} or {@code off}. */

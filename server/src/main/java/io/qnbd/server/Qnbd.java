@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.net.ListenAddress;
 import java.io.IOException;
 import java.io.InputStream;
@@ -100,6 +101,7 @@ public final class Qnbd implements Callable<Integer> {
         .registerConverter(ImageFormat.class, orSentence(Choice::format))
         .registerConverter(CacheMode.class, orSentence(Choice::cacheMode))
         .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
+        .registerConverter(TlsMode.class, orSentence(Choice::tlsMode))
         .setParameterExceptionHandler((failure, _) -> misused(failure))
         .setExecutionExceptionHandler((failure, command, _) -> failed(failure, command))
         .setExecutionStrategy(this::execute);
