@@ -2,6 +2,7 @@ package io.qnbd.image;
 
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.List;
 import java.util.concurrent.CompletionStage;
 import org.jspecify.annotations.Nullable;
 
@@ -29,7 +30,7 @@ import org.jspecify.annotations.Nullable;
  */
 public interface DiskImage extends AutoCloseable {
 
-  /** The size of the virtual disk in bytes. */
+  /** The size of the virtual disk in bytes. It grows with {@link #resize} and never shrinks. */
   long virtualBytes();
 
   /** Whether writes are refused. */
@@ -79,6 +80,44 @@ public interface DiskImage extends AutoCloseable {
    * @throws UnsupportedImageException when the format has none
    */
   Snapshots snapshots() throws UnsupportedImageException;
+
+  /**
+   * Grows the disk while it is in use. What is added reads as zeroes, also where a backing file is
+   * longer than the disk was. Durable when this returns; a power cut before leaves the old size or
+   * the new one. Requests go on meanwhile, but for those to the disk's last bytes; {@link
+   * #virtualBytes} answers the new size once this has returned, and not before it is durable. The
+   * internal snapshots keep the sizes that they were taken with.
+   *
+   * <p>Waits for a change of the snapshots that is under way. Growing to the present size does
+   * nothing.
+   *
+   * @param bytes the new size, a multiple of 512
+   * @throws ReadOnlyImageException when the image was opened for reading
+   * @throws IOException when the size is smaller than the present one, no multiple of 512 or more
+   *     than the format can hold, or when the host's file failed; the disk then keeps its size
+   */
+  void resize(long bytes) throws IOException;
+
+  /**
+   * The persistent dirty bitmaps that may be believed, in the order of the image. Empty where the
+   * format has none; on an image that was opened for writing, which does not keep them up to date;
+   * and on an internal snapshot, which they do not describe.
+   */
+  default List<BitmapInfo> bitmaps() {
+    return List.of();
+  }
+
+  /**
+   * Tells what a bitmap says of {@code [offset, offset + bytes)}: pieces in ascending order without
+   * gaps, each as long as it can be. Stops when the sink says so.
+   *
+   * @param bitmap the name of one of {@link #bitmaps}
+   * @throws UnsupportedImageException when there is no bitmap of that name
+   */
+  default void dirtyExtents(String bitmap, long offset, long bytes, DirtySink sink)
+      throws IOException {
+    throw new UnsupportedImageException("there is no dirty bitmap named " + bitmap);
+  }
 
   /**
    * Commits, gives back what was reserved, unlocks and closes the file, also when committing fails.

@@ -31,6 +31,26 @@ public final class DiskImages {
   }
 
   /**
+   * Opens the image at {@code path} read-only and puts a temporary qcow2 overlay over it, which
+   * takes all writes. The overlay is a file without a name in {@code directory}: its space is given
+   * back when the disk is closed or the process ends, however it ends, and what was written is
+   * gone.
+   *
+   * <p>The image below is locked as a backing file is: others may read it, none may write to it.
+   * The disk is as long as the image, rounded up to 512 bytes, and may grow. Flushing it makes
+   * nothing durable, because nothing of it outlives the process.
+   *
+   * @param options how the image below is opened; read-only in any case. Cache sizes and batches
+   *     are the overlay's too
+   * @param directory has room for what is written; must be a directory that exists
+   */
+  public static DiskImage openTemporary(
+      Path path, OpenOptions options, Path directory, ProgressListener progress)
+      throws IOException {
+    return ImageFiles.openTemporary(path, options, directory, progress);
+  }
+
+  /**
    * Makes the disk of an image at rest what it was when the snapshot was taken; what was written
    * since is lost. A crash in the middle leaves the disk as it was or as the snapshot has it.
    *

@@ -52,6 +52,14 @@ public final class ImageFiles {
     return new ImageFiles(options.backingPolicy(), progress).openFile(path, options);
   }
 
+  /** Opens an image under an overlay; see {@link io.qnbd.image.DiskImages#openTemporary}. */
+  public static DiskImage openTemporary(
+      Path path, OpenOptions options, Path directory, ProgressListener progress)
+      throws IOException {
+    return TemporaryOverlay.open(
+        open(path, options.withReadOnly(true), progress), options, directory);
+  }
+
   /** Reverts an image at rest; see {@link io.qnbd.image.DiskImages#applySnapshot}. */
   public static void applySnapshot(
       Path path, String snapshot, BackingPolicy backings, ProgressListener progress)

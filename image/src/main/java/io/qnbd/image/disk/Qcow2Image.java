@@ -8,6 +8,7 @@ import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
+import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
@@ -557,5 +558,13 @@ public final class Qcow2Image implements DiskImage {
     } finally {
       layers.metadata().unlock();
     }
+  }
+
+  // ---- growing
+
+  @Override
+  public void resize(long bytes) throws IOException {
+    beforeChange();
+    throw new UnsupportedImageException(layers.file().name() + ": can't be grown while it is open");
   }
 }

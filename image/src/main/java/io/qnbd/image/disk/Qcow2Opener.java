@@ -34,6 +34,28 @@ final class Qcow2Opener {
   static Qcow2Image open(
       Storage storage, OpenOptions options, BackingOpener backings, ProgressListener progress)
       throws IOException {
+    return openAbove(storage, options, header -> openBacking(storage, header, backings), progress);
+  }
+
+  /**
+   * Opens an image over {@code base}, whatever backing file its header names.
+   *
+   * @param base closed with the image, and if opening fails
+   * @param storage the image's own file; likewise
+   */
+  static Qcow2Image openOver(DiskImage base, Storage storage, OpenOptions options)
+      throws IOException {
+    return openAbove(storage, options, _ -> base, ProgressListener.NONE);
+  }
+
+  /** Opens what lies below an image; null for nothing. */
+  private interface Below {
+    @Nullable DiskImage open(Header header) throws IOException;
+  }
+
+  private static Qcow2Image openAbove(
+      Storage storage, OpenOptions options, Below below, ProgressListener progress)
+      throws IOException {
     LatchedStorage file = new LatchedStorage(storage);
     @Nullable DiskImage backing = null;
     boolean done = false;
@@ -48,7 +70,7 @@ final class Qcow2Opener {
           header = ImageFile.of(file).readHeader();
         }
       }
-      backing = openBacking(file, header, backings);
+      backing = below.open(header);
       Layers layers = assemble(file, header, options, backing);
       Qcow2Image image =
           new Qcow2Image(layers, options, header.autoclearFeatures() != 0, header.lazyRefcounts());

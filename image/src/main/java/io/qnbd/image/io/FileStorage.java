@@ -5,6 +5,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.UUID;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -24,6 +25,8 @@ import org.jspecify.annotations.Nullable;
 public final class FileStorage implements Storage {
   /** Read and write for the owner, read for others, less the process's mask. */
   private static final int PERMISSIONS = 0644;
+
+  private static final int PERMISSIONS_PRIVATE = 0600;
 
   /** What is written where the host can't zero a range by itself; aligned for O_DIRECT. */
   private static final ByteBuffer ZEROES =
@@ -88,8 +91,29 @@ public final class FileStorage implements Storage {
    * caller closes it.
    */
   public static FileStorage create(Path path, CacheMode mode) throws IOException {
+    return create(path, mode, PERMISSIONS);
+  }
+
+  /**
+   * Makes an empty file in {@code directory}, for this user only, that has lost its name when this
+   * returns: its space is the host's again when it is closed or the process ends, however it ends.
+   * Syncs do nothing. The caller closes it.
+   */
+  public static FileStorage createUnnamed(Path directory) throws IOException {
+    Path path = directory.resolve("qnbd-temporary-" + UUID.randomUUID());
+    FileStorage file = create(path, CacheMode.UNSAFE, PERMISSIONS_PRIVATE);
+    try {
+      Files.delete(path);
+      return file;
+    } catch (IOException | RuntimeException | Error e) {
+      file.close();
+      throw e;
+    }
+  }
+
+  private static FileStorage create(Path path, CacheMode mode, int permissions) throws IOException {
     int flags = Posix.O_RDWR | Posix.O_CREAT | Posix.O_EXCL | Posix.O_NOCTTY;
-    int fd = Posix.open(path, flags, PERMISSIONS);
+    int fd = Posix.open(path, flags, permissions);
     if (fd < 0) {
       throw fd == -Posix.EEXIST
           ? new IOException(path + " exists already")

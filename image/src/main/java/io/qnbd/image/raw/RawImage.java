@@ -7,6 +7,7 @@ import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.commit.GroupCommit;
+import io.qnbd.image.format.GrowRules;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.io.Storage;
 import java.io.IOException;
@@ -16,6 +17,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -32,10 +34,14 @@ public final class RawImage implements DiskImage {
   private static final int HOLE_BYTES = 4096;
 
   private final LatchedStorage file;
-  private final long virtualBytes;
+
+  /** Changed under {@link #resizing}, when the file is durably long enough for it. */
+  private volatile long virtualBytes;
+
   private final boolean readOnly;
   private final GroupCommit commits;
   private final AtomicBoolean closed = new AtomicBoolean();
+  private final ReentrantLock resizing = new ReentrantLock();
 
   /** A disk of {@code virtualBytes} over {@code storage}, which the image takes over. */
   public RawImage(Storage storage, long virtualBytes, boolean readOnly) {
@@ -151,6 +157,31 @@ public final class RawImage implements DiskImage {
   @Override
   public Snapshots snapshots() throws UnsupportedImageException {
     throw new UnsupportedImageException(file.name() + ": a raw image has no snapshots");
+  }
+
+  /** The file is as long as the disk afterwards. A block device has the size that it has. */
+  @Override
+  public void resize(long bytes) throws IOException {
+    if (readOnly) {
+      throw new ReadOnlyImageException(
+          "growing %s to %d bytes: it is open for reading only".formatted(file.name(), bytes));
+    }
+    resizing.lock();
+    try {
+      GrowRules.check(file.name(), virtualBytes, bytes);
+      if (bytes == virtualBytes) {
+        return;
+      }
+      // Bytes of the file behind the disk's old end are not the guest's.
+      punch(virtualBytes, bytes);
+      if (file.length() < bytes) {
+        file.setLength(bytes);
+      }
+      file.sync();
+      virtualBytes = bytes;
+    } finally {
+      resizing.unlock();
+    }
   }
 
   @Override

@@ -82,6 +82,11 @@ final class BytesImage implements DiskImage {
   }
 
   @Override
+  public void resize(long count) throws IOException {
+    throw refusal();
+  }
+
+  @Override
   public void close() {}
 
   private static IOException refusal() {

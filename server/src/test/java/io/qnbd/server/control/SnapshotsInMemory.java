@@ -25,6 +25,7 @@ final class SnapshotsInMemory implements DiskImage, Snapshots {
 
   private final List<Snapshot> snapshots = new ArrayList<>();
   private int nextId = 1;
+  private long diskBytes = DISK_BYTES;
   private CountDownLatch gate = new CountDownLatch(0);
   private CountDownLatch arrived = new CountDownLatch(0);
 
@@ -100,8 +101,8 @@ final class SnapshotsInMemory implements DiskImage, Snapshots {
   }
 
   @Override
-  public long virtualBytes() {
-    return DISK_BYTES;
+  public synchronized long virtualBytes() {
+    return diskBytes;
   }
 
   @Override
@@ -150,6 +151,11 @@ final class SnapshotsInMemory implements DiskImage, Snapshots {
   @Override
   public ImageStats stats() {
     return new ImageStats(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2, 3);
+  }
+
+  @Override
+  public synchronized void resize(long bytes) {
+    diskBytes = bytes;
   }
 
   @Override

@@ -22,7 +22,7 @@ import org.jspecify.annotations.Nullable;
  * <p>Thread-safe: everything is guarded by the object's monitor.
  */
 final class MemoryImage implements DiskImage {
-  private final byte[] disk;
+  private byte[] disk;
   private final boolean readOnly;
   private boolean held;
   private boolean commitsHeld;
@@ -97,7 +97,7 @@ final class MemoryImage implements DiskImage {
   }
 
   @Override
-  public long virtualBytes() {
+  public synchronized long virtualBytes() {
     return disk.length;
   }
 
@@ -171,6 +171,12 @@ final class MemoryImage implements DiskImage {
   @Override
   public Snapshots snapshots() throws UnsupportedImageException {
     throw new UnsupportedImageException("memory has no snapshots");
+  }
+
+  @Override
+  public synchronized void resize(long bytes) throws IOException {
+    beginChange(0, 0);
+    disk = Arrays.copyOf(disk, Math.toIntExact(bytes));
   }
 
   @Override
