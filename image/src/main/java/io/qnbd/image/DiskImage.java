@@ -45,11 +45,42 @@ public interface DiskImage extends AutoCloseable {
   /** Fills {@code target} from its position to its limit with the bytes at {@code offset}. */
   void read(long offset, ByteBuffer target) throws IOException;
 
+  /**
+   * Like {@link #read(long, ByteBuffer)}, but what is known to be zeroes without reading any data
+   * is told to {@code zeroes} and left as it is in {@code target}, whose position ends at its limit
+   * all the same.
+   *
+   * <p>The ranges are told in ascending order on the calling thread, never two in a row that could
+   * have been one. How fine they are is up to the image: a small one may be filled in instead. When
+   * the read fails, those told before say nothing.
+   */
+  void read(long offset, ByteBuffer target, ZeroRangeSink zeroes) throws IOException;
+
+  /**
+   * Tells what {@code [offset, offset + bytes)} is made of, in ascending pieces without gaps from
+   * the first byte to the last, unless {@code sink} wants no more of them. It is called on the
+   * calling thread and may ask the image for other things. Reads tables, never data.
+   *
+   * <p>A piece says what was so at some moment during the call, so a range whose write returned
+   * before the call is not a hole and not known as zeroes unless it was zeroed or trimmed since.
+   * Two pieces in a row may be of different moments, and may be in the same state.
+   */
+  void extents(long offset, long bytes, ExtentSink sink) throws IOException;
+
   /** Writes what remains in {@code source} at {@code offset}. */
   void write(long offset, ByteBuffer source) throws IOException;
 
   /** Makes {@code [offset, offset + bytes)} read as zeroes. */
   void writeZeroes(long offset, long bytes, ZeroMode mode) throws IOException;
+
+  /**
+   * The same as {@link #writeZeroes}, but only where no zeroes have to be written for it: where a
+   * change of the format's tables or of the host's file system does it, or nothing needs to be
+   * done.
+   *
+   * @return false, with nothing changed, if zeroes would have to be written for any of the range
+   */
+  boolean tryFastZeroes(long offset, long bytes, ZeroMode mode) throws IOException;
 
   /**
    * Says that the contents of {@code [offset, offset + bytes)} are no longer needed. A hint: what

@@ -21,14 +21,19 @@ final class GuestReader {
 
   /** Fills {@code target}; {@code offset} may reach to the end of the last cluster. */
   void read(long offset, ByteBuffer target) throws IOException {
+    read(offset, target, ZeroParts.FILLED);
+  }
+
+  /** The same, but for what is done with zeroes. */
+  void read(long offset, ByteBuffer target, ZeroParts zeroes) throws IOException {
     for (long at = offset; target.hasRemaining(); ) {
       Mapping mapping = lookup(at, target.remaining());
       int end = target.limit();
       target.limit((int) (target.position() + mapping.bytes()));
       switch (mapping) {
-        case Mapping.Data data -> readData(data.hostOffset(), target);
-        case Mapping.Zeros _ -> Zeroes.fill(target, target.remaining());
-        case Mapping.Unallocated _ -> readBacking(at, target);
+        case Mapping.Data data -> readData(data.hostOffset(), target, zeroes);
+        case Mapping.Zeros _ -> zeroes.zeroes(target);
+        case Mapping.Unallocated _ -> readBacking(at, target, zeroes);
         case Mapping.Compressed compressed -> readCompressed(compressed, at, target);
       }
       target.limit(end);
@@ -46,21 +51,21 @@ final class GuestReader {
   }
 
   /** The last cluster of a file may be shorter than a cluster; the rest reads as zeroes. */
-  private void readData(long hostOffset, ByteBuffer target) throws IOException {
+  private void readData(long hostOffset, ByteBuffer target, ZeroParts zeroes) throws IOException {
     layers.file().read(hostOffset, target);
-    Zeroes.fill(target, target.remaining());
+    zeroes.zeroes(target);
   }
 
-  private void readBacking(long offset, ByteBuffer target) throws IOException {
+  private void readBacking(long offset, ByteBuffer target, ZeroParts zeroes) throws IOException {
     DiskImage backing = layers.backing();
     if (backing != null && offset < backing.virtualBytes()) {
       int end = target.limit();
       long there = Math.min(target.remaining(), backing.virtualBytes() - offset);
       target.limit((int) (target.position() + there));
-      backing.read(offset, target);
+      zeroes.readBelow(backing, offset, target);
       target.limit(end);
     }
-    Zeroes.fill(target, target.remaining());
+    zeroes.zeroes(target);
   }
 
   private void readCompressed(Mapping.Compressed compressed, long offset, ByteBuffer target)

@@ -1,6 +1,7 @@
 package io.qnbd.image.disk;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentSink;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.NoSpaceException;
@@ -10,6 +11,7 @@ import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.image.ZeroRangeSink;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
 import io.qnbd.image.format.Geometry;
@@ -56,6 +58,7 @@ public final class Qcow2Image implements DiskImage {
   private final int refBatch;
   private final RangeLock clusters = new RangeLock();
   private final GuestReader reader;
+  private final ExtentWalk extents;
   private final GuestWriter writer;
   private final ZeroWriter zeroes;
   private final CommitOrder order;
@@ -82,8 +85,9 @@ public final class Qcow2Image implements DiskImage {
     this.lazyRefcounts = lazyRefcounts;
     this.headerPending = (autoclearPending || lazyRefcounts) && !options.readOnly();
     this.reader = new GuestReader(layers);
+    this.extents = new ExtentWalk(layers);
     this.writer = new GuestWriter(layers, reader);
-    this.zeroes = new ZeroWriter(layers);
+    this.zeroes = new ZeroWriter(layers, extents);
     int unwrittenMax = lazyRefcounts ? Integer.MAX_VALUE : options.refBatch();
     this.order = new CommitOrder(layers, true, unwrittenMax);
     this.commits =
@@ -148,6 +152,28 @@ public final class Qcow2Image implements DiskImage {
   }
 
   @Override
+  public void read(long offset, ByteBuffer target, ZeroRangeSink sink) throws IOException {
+    Objects.checkFromIndexSize(offset, target.remaining(), virtualBytes());
+    if (!target.hasRemaining()) {
+      return;
+    }
+    ZeroParts.Told told = new ZeroParts.Told(target, sink);
+    RangeLock.Hold hold = hold(offset, target.remaining(), false);
+    try {
+      reader.read(offset, target, told);
+    } finally {
+      clusters.release(hold);
+    }
+    told.end();
+  }
+
+  @Override
+  public void extents(long offset, long bytes, ExtentSink sink) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    extents.walk(offset, bytes, sink);
+  }
+
+  @Override
   public void write(long offset, ByteBuffer source) throws IOException {
     Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
     if (!source.hasRemaining()) {
@@ -191,6 +217,33 @@ public final class Qcow2Image implements DiskImage {
     writeExplicitZeroes(offset, geometry.offsetOf(first), mode);
     forEachPiece(first, last, (cluster, count) -> zeroClusters(cluster, count, mode));
     writeExplicitZeroes(Math.min(geometry.offsetOf(last), end), end, mode);
+  }
+
+  @Override
+  public boolean tryFastZeroes(long offset, long bytes, ZeroMode mode) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    requireChangeable();
+    boolean keep = mode == ZeroMode.KEEP_ALLOCATED;
+    if (keep && !layers.zeroFlagKnown()) {
+      return bytes == 0;
+    }
+    Geometry geometry = layers.geometry();
+    long end = offset + bytes;
+    long first = Math.max(geometry.clustersFor(offset), zeroes.firstThatCanDrop());
+    long last = end == virtualBytes() ? geometry.clustersFor(end) : geometry.clusterOf(end);
+    if (first >= last) {
+      return zeroes.isZeroAlready(offset, end, keep);
+    }
+    // Where the tables can't be made to say so, they must say so already; then nothing is changed
+    // there, and it does not matter that no range is held: a write that comes in between the look
+    // and the return comes after this in the order of the two.
+    if (!zeroes.isZeroAlready(offset, geometry.offsetOf(first), keep)
+        || !zeroes.isZeroAlready(Math.min(geometry.offsetOf(last), end), end, keep)) {
+      return false;
+    }
+    beforeChange();
+    forEachPiece(first, last, (cluster, count) -> zeroClusters(cluster, count, mode));
+    return true;
   }
 
   private void zeroClusters(long cluster, long count, ZeroMode mode) throws IOException {
@@ -367,11 +420,8 @@ public final class Qcow2Image implements DiskImage {
     return new ReadOnlyImageException(layers.file().name() + " is open read-only");
   }
 
-  /**
-   * Refuses a change of an image that is read-only or whose sync has failed; before the first
-   * change clears the autoclear bits.
-   */
-  private void beforeChange() throws IOException {
+  /** Refuses a change of an image that is read-only or whose sync has failed. */
+  private void requireChangeable() throws IOException {
     if (readOnly) {
       throw readOnlyException();
     }
@@ -381,6 +431,11 @@ public final class Qcow2Image implements DiskImage {
           layers.file().name()
               + ": an earlier sync failed, so nothing is changed: reopen the image");
     }
+  }
+
+  /** Refuses what can't be changed; before the first change clears the autoclear bits. */
+  private void beforeChange() throws IOException {
+    requireChangeable();
     order.noteChange();
     if (headerPending) {
       prepareHeader();

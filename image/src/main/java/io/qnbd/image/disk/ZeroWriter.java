@@ -1,8 +1,10 @@
 package io.qnbd.image.disk;
 
+import io.qnbd.image.DiskImage;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.mapping.ClusterMap;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
+import io.qnbd.image.mapping.Mapping;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
 
@@ -13,8 +15,11 @@ import java.io.IOException;
 final class ZeroWriter {
   private final Layers layers;
 
-  ZeroWriter(Layers layers) {
+  private final ExtentWalk extents;
+
+  ZeroWriter(Layers layers, ExtentWalk extents) {
     this.layers = layers;
+    this.extents = extents;
   }
 
   /**
@@ -25,6 +30,40 @@ final class ZeroWriter {
     return layers.zeroFlagKnown()
         || layers.backing() == null
         || layers.geometry().offsetOf(cluster) >= layers.backing().virtualBytes();
+  }
+
+  /** The cluster from which on all are such that {@link #canDrop} allows. */
+  long firstThatCanDrop() {
+    DiskImage backing = layers.backing();
+    if (layers.zeroFlagKnown() || backing == null) {
+      return 0;
+    }
+    return layers.geometry().clustersFor(backing.virtualBytes());
+  }
+
+  /**
+   * Whether the tables say already that all of {@code [from, to)} reads as zeroes and, if {@code
+   * allocated}, that it can be written in place. True of an empty range.
+   */
+  boolean isZeroAlready(long from, long to, boolean allocated) throws IOException {
+    return allocated ? isAllocatedZero(from, to) : extents.isZero(from, to);
+  }
+
+  private boolean isAllocatedZero(long from, long to) throws IOException {
+    for (long at = from; at < to; ) {
+      Mapping mapping;
+      layers.metadata().lock();
+      try {
+        mapping = layers.map().lookup(at, to - at);
+      } finally {
+        layers.metadata().unlock();
+      }
+      if (!(mapping instanceof Mapping.Zeros zeros) || !zeros.allocated() || !zeros.sole()) {
+        return false;
+      }
+      at += mapping.bytes();
+    }
+    return true;
   }
 
   /**

@@ -39,6 +39,9 @@ public final class ClusterMap {
   /** L1 entries are written by the sector, so that neighbours share a write. */
   private static final int L1_SECTOR_ENTRIES = 512 / L1Entry.BYTES;
 
+  /** One lookup goes over so many missing L2 tables: some 10 us of the metadata lock. */
+  private static final int MISSING_TABLES_MAX = 1 << 14;
+
   private final Storage file;
   private final Geometry geometry;
   private final boolean zeroFlagKnown;
@@ -89,16 +92,15 @@ public final class ClusterMap {
 
   /**
    * What is at {@code guestOffset}, and how far, up to {@code bytesMax}, it goes on like that. A
-   * run ends with its L2 slice at the latest.
+   * run ends with its L2 slice at the latest, but one without an L2 table goes on over the tables
+   * that are missing after it.
    */
   public Mapping lookup(long guestOffset, long bytesMax) throws IOException {
     long cluster = geometry.clusterOf(guestOffset);
     int inCluster = geometry.inCluster(guestOffset);
     long table = tableOffset(cluster);
     if (table == 0) {
-      long toTableEnd =
-          geometry.l2CoverageBytes() - (guestOffset & (geometry.l2CoverageBytes() - 1));
-      return new Mapping.Unallocated(Math.min(bytesMax, toTableEnd));
+      return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
     }
     SliceCache.Slice slice = slice(table, cluster);
     int index = indexInSlice(cluster);
@@ -115,6 +117,34 @@ public final class ClusterMap {
       bytes += geometry.clusterBytes();
     }
     return standard(entry, inCluster, Math.min(bytes, bytesMax));
+  }
+
+  /** How much there is, up to {@code bytesMax}, before the next L2 table. */
+  private long missingBytes(long guestOffset, long bytesMax) {
+    long coverage = geometry.l2CoverageBytes();
+    int index = (int) geometry.l1Index(geometry.clusterOf(guestOffset));
+    int last = Math.min(l1.length, index + MISSING_TABLES_MAX);
+    long bytes = coverage - (guestOffset & (coverage - 1));
+    for (int next = index + 1; bytes < bytesMax && next < last && l1[next] == 0; next++) {
+      bytes += coverage;
+    }
+    return Math.min(bytes, bytesMax);
+  }
+
+  /**
+   * All runs from {@code guestOffset} on, up to {@code bytesMax}, that begin in its L2 slice: more
+   * than one for each time that the lock is taken.
+   */
+  public List<Mapping> lookupSlice(long guestOffset, long bytesMax) throws IOException {
+    long sliceBytes = geometry.offsetOf(geometry.sliceEntries());
+    long end = Math.min(bytesMax, sliceBytes - (guestOffset & (sliceBytes - 1)));
+    List<Mapping> runs = new ArrayList<>();
+    for (long done = 0; done < end; ) {
+      Mapping run = lookup(guestOffset + done, bytesMax - done);
+      runs.add(run);
+      done += run.bytes();
+    }
+    return runs;
   }
 
   /** Whether the entry at {@code next} goes on where the run that began at {@code index} ends. */

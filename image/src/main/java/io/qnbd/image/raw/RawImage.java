@@ -1,11 +1,14 @@
 package io.qnbd.image.raw;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentSink;
+import io.qnbd.image.ExtentState;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.image.ZeroRangeSink;
 import io.qnbd.image.commit.GroupCommit;
 import io.qnbd.image.format.GrowRules;
 import io.qnbd.image.io.LatchedStorage;
@@ -87,6 +90,19 @@ public final class RawImage implements DiskImage {
   }
 
   @Override
+  public void read(long offset, ByteBuffer target, ZeroRangeSink zeroes) throws IOException {
+    read(offset, target);
+  }
+
+  @Override
+  public void extents(long offset, long bytes, ExtentSink sink) {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes);
+    if (bytes != 0) {
+      sink.extent(bytes, new ExtentState(false, false, 1));
+    }
+  }
+
+  @Override
   public void write(long offset, ByteBuffer source) throws IOException {
     checkWrite("writing", offset, source.remaining());
     if (source.hasRemaining()) {
@@ -104,6 +120,12 @@ public final class RawImage implements DiskImage {
       case MAY_UNMAP -> punch(offset, offset + bytes);
       case KEEP_ALLOCATED -> file.zeroRange(offset, bytes);
     }
+  }
+
+  @Override
+  public boolean tryFastZeroes(long offset, long bytes, ZeroMode mode) throws IOException {
+    checkWrite("zeroing", offset, bytes);
+    return bytes == 0;
   }
 
   @Override

@@ -1,11 +1,14 @@
 package io.qnbd.image.disk;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentSink;
+import io.qnbd.image.ExtentState;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.image.ZeroRangeSink;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.Objects;
@@ -44,12 +47,30 @@ final class BytesImage implements DiskImage {
   }
 
   @Override
+  public void read(long offset, ByteBuffer target, ZeroRangeSink zeroes) {
+    read(offset, target);
+  }
+
+  @Override
+  public void extents(long offset, long count, ExtentSink sink) {
+    Objects.checkFromIndexSize(offset, count, (long) bytes.length);
+    if (count != 0) {
+      sink.extent(count, new ExtentState(false, false, 1));
+    }
+  }
+
+  @Override
   public void write(long offset, ByteBuffer source) throws IOException {
     throw refusal();
   }
 
   @Override
   public void writeZeroes(long offset, long count, ZeroMode mode) throws IOException {
+    throw refusal();
+  }
+
+  @Override
+  public boolean tryFastZeroes(long offset, long count, ZeroMode mode) throws IOException {
     throw refusal();
   }
 

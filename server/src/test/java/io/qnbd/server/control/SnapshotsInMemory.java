@@ -1,10 +1,12 @@
 package io.qnbd.server.control;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentSink;
 import io.qnbd.image.ImageReport.Snapshot;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.image.ZeroRangeSink;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.time.Instant;
@@ -121,12 +123,27 @@ final class SnapshotsInMemory implements DiskImage, Snapshots {
   }
 
   @Override
+  public void read(long offset, ByteBuffer target, ZeroRangeSink zeroes) {
+    throw new AssertionError("no control command reads");
+  }
+
+  @Override
+  public void extents(long offset, long bytes, ExtentSink sink) {
+    throw new AssertionError("no control command asks for extents");
+  }
+
+  @Override
   public void write(long offset, ByteBuffer source) {
     throw new AssertionError("no control command writes");
   }
 
   @Override
   public void writeZeroes(long offset, long bytes, ZeroMode mode) {
+    throw new AssertionError("no control command zeroes");
+  }
+
+  @Override
+  public boolean tryFastZeroes(long offset, long bytes, ZeroMode mode) {
     throw new AssertionError("no control command zeroes");
   }
 

@@ -1,11 +1,14 @@
 package io.qnbd.server.net;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentSink;
+import io.qnbd.image.ExtentState;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.image.ZeroRangeSink;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
@@ -22,7 +25,16 @@ import org.jspecify.annotations.Nullable;
  * <p>Thread-safe: everything is guarded by the object's monitor.
  */
 final class MemoryImage implements DiskImage {
+  /** The unit in which the disk keeps what it is made of. */
+  static final int BLOCK_BYTES = 4096;
+
+  private static final ExtentState NOWHERE = new ExtentState(true, true, 0);
+  private static final ExtentState HOLE = new ExtentState(true, true, 1);
+  private static final ExtentState ALLOCATED_ZEROES = new ExtentState(false, true, 1);
+  private static final ExtentState DATA = new ExtentState(false, false, 1);
+
   private byte[] disk;
+  private ExtentState[] blocks;
   private final boolean readOnly;
   private boolean held;
   private boolean commitsHeld;
@@ -37,6 +49,8 @@ final class MemoryImage implements DiskImage {
 
   MemoryImage(int bytes, boolean readOnly) {
     this.disk = new byte[bytes];
+    this.blocks = new ExtentState[(bytes + BLOCK_BYTES - 1) / BLOCK_BYTES];
+    Arrays.fill(blocks, NOWHERE);
     this.readOnly = readOnly;
   }
 
@@ -118,8 +132,67 @@ final class MemoryImage implements DiskImage {
   }
 
   @Override
+  public synchronized void read(long offset, ByteBuffer target, ZeroRangeSink zeroes)
+      throws IOException {
+    begin(offset, target.remaining());
+    int start = target.position();
+    forEachRun(
+        offset,
+        target.remaining(),
+        (bytes, state) -> {
+          if (state.zero()) {
+            zeroes.zeroes(target.position() - start, (int) bytes);
+            target.position(target.position() + (int) bytes);
+          } else {
+            target.put(disk, (int) offset + target.position() - start, (int) bytes);
+          }
+          return true;
+        });
+  }
+
+  @Override
+  public synchronized void extents(long offset, long bytes, ExtentSink sink) throws IOException {
+    begin(offset, bytes);
+    forEachRun(offset, bytes, sink);
+  }
+
+  /** Blocks in a row in the same state are one run. */
+  private void forEachRun(long offset, long bytes, ExtentSink sink) {
+    long end = offset + bytes;
+    for (long at = offset; at < end; ) {
+      ExtentState state = blocks[(int) (at / BLOCK_BYTES)];
+      long to = at;
+      while (to < end && blocks[(int) (to / BLOCK_BYTES)].equals(state)) {
+        to = Math.min(end, (to / BLOCK_BYTES + 1) * BLOCK_BYTES);
+      }
+      if (!sink.extent(to - at, state)) {
+        return;
+      }
+      at = to;
+    }
+  }
+
+  /** What a write touches becomes data. */
+  private void setData(long offset, long bytes) {
+    if (bytes > 0) {
+      int first = (int) (offset / BLOCK_BYTES);
+      Arrays.fill(blocks, first, (int) ((offset + bytes - 1) / BLOCK_BYTES) + 1, DATA);
+    }
+  }
+
+  /** Of what is zeroed, whole blocks change their state. */
+  private void setZero(long offset, long bytes, ExtentState state) {
+    long first = (offset + BLOCK_BYTES - 1) / BLOCK_BYTES;
+    long end = offset + bytes == disk.length ? blocks.length : (offset + bytes) / BLOCK_BYTES;
+    if (first < end) {
+      Arrays.fill(blocks, (int) first, (int) end, state);
+    }
+  }
+
+  @Override
   public synchronized void write(long offset, ByteBuffer source) throws IOException {
     beginChange(offset, source.remaining());
+    setData(offset, source.remaining());
     source.get(disk, (int) offset, source.remaining());
     writes++;
   }
@@ -128,13 +201,30 @@ final class MemoryImage implements DiskImage {
   public synchronized void writeZeroes(long offset, long bytes, ZeroMode mode) throws IOException {
     beginChange(offset, bytes);
     Arrays.fill(disk, (int) offset, (int) (offset + bytes), (byte) 0);
+    setZero(offset, bytes, mode == ZeroMode.MAY_UNMAP ? HOLE : ALLOCATED_ZEROES);
     lastZeroMode = mode;
+  }
+
+  /** Fast where it takes whole blocks only. */
+  @Override
+  public synchronized boolean tryFastZeroes(long offset, long bytes, ZeroMode mode)
+      throws IOException {
+    boolean whole =
+        offset % BLOCK_BYTES == 0
+            && ((offset + bytes) % BLOCK_BYTES == 0 || offset + bytes == disk.length);
+    if (!whole) {
+      beginChange(offset, bytes);
+      return false;
+    }
+    writeZeroes(offset, bytes, mode);
+    return true;
   }
 
   @Override
   public synchronized void trim(long offset, long bytes) throws IOException {
     beginChange(offset, bytes);
     Arrays.fill(disk, (int) offset, (int) (offset + bytes), (byte) 0);
+    setZero(offset, bytes, HOLE);
   }
 
   @Override
@@ -177,6 +267,9 @@ final class MemoryImage implements DiskImage {
   public synchronized void resize(long bytes) throws IOException {
     beginChange(0, 0);
     disk = Arrays.copyOf(disk, Math.toIntExact(bytes));
+    int before = blocks.length;
+    blocks = Arrays.copyOf(blocks, (disk.length + BLOCK_BYTES - 1) / BLOCK_BYTES);
+    Arrays.fill(blocks, before, blocks.length, NOWHERE);
   }
 
   @Override
