@@ -5,6 +5,7 @@ module io.qnbd.protocol {
   requires transitive io.netty.buffer;
   requires transitive io.netty.transport;
   requires io.netty.common;
+  requires io.netty.handler;
 
   exports io.qnbd.protocol;
   exports io.qnbd.protocol.codec;

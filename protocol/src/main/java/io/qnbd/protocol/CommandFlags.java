@@ -17,5 +17,8 @@ public final class CommandFlags {
   /** WRITE_ZEROES: fail at once rather than be slower than zeroing could be. */
   public static final int FAST_ZERO = 1 << 4;
 
+  /** Extended headers: the length is that of a payload which follows the header. */
+  public static final int PAYLOAD_LEN = 1 << 5;
+
   private CommandFlags() {}
 }

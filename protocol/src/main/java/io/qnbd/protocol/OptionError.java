@@ -10,7 +10,8 @@ public enum OptionError {
   UNKNOWN_EXPORT(6),
   SHUTDOWN(7),
   BLOCK_SIZE_REQUIRED(8),
-  TOO_BIG(9);
+  TOO_BIG(9),
+  EXTENDED_HEADERS_REQUIRED(10);
 
   private final int wireNumber;
 

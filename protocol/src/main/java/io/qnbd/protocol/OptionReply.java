@@ -21,6 +21,13 @@ public sealed interface OptionReply {
 
   record InfoBlockSize(int option, BlockSizes sizes) implements OptionReply {}
 
+  /**
+   * One metadata context.
+   *
+   * @param id 0 in a list
+   */
+  record MetaContext(int option, int id, String name) implements OptionReply {}
+
   record Refused(int option, OptionError error, String text) implements OptionReply {}
 
   /**

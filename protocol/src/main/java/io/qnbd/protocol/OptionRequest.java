@@ -1,5 +1,6 @@
 package io.qnbd.protocol;
 
+import java.util.List;
 import java.util.Set;
 
 /** An option of the handshake, parsed. */
@@ -44,6 +45,38 @@ public sealed interface OptionRequest {
     @Override
     public int option() {
       return go ? OptionType.GO : OptionType.INFO;
+    }
+  }
+
+  record StartTls() implements OptionRequest {
+    @Override
+    public int option() {
+      return OptionType.STARTTLS;
+    }
+  }
+
+  record ExtendedHeaders() implements OptionRequest {
+    @Override
+    public int option() {
+      return OptionType.EXTENDED_HEADERS;
+    }
+  }
+
+  /**
+   * LIST_META_CONTEXT or SET_META_CONTEXT.
+   *
+   * @param set whether the contexts found are selected
+   * @param export the export's name; empty for the default one
+   * @param queries as sent: legal strings, and nothing more is known of them
+   */
+  record MetaContexts(boolean set, String export, List<String> queries) implements OptionRequest {
+    public MetaContexts {
+      queries = List.copyOf(queries);
+    }
+
+    @Override
+    public int option() {
+      return set ? OptionType.SET_META_CONTEXT : OptionType.LIST_META_CONTEXT;
     }
   }
 

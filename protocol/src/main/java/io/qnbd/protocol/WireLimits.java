@@ -30,6 +30,12 @@ public final class WireLimits {
    */
   public static final int OPTIONS_MAX = 2048;
 
+  /**
+   * The most metadata contexts of one connection: base:allocation, qemu:allocation-depth and more
+   * bitmaps than anyone keeps. Bounds what a BLOCK_STATUS with a payload may name, too.
+   */
+  public static final int CONTEXTS_MAX = 64;
+
   /** The most exports of one server, so that a list stays below 9 MiB even with longest names. */
   public static final int EXPORTS_MAX = 1024;
 

@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 
 import java.math.BigInteger;
+import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -13,12 +14,20 @@ import org.junit.jupiter.params.provider.ValueSource;
 final class RequestRulesTest {
   private static final long BYTES = 1L << 40;
   private static final BlockSizes SIZES = new BlockSizes(1, 4096, 64 << 20);
-  private static final RequestRules RULES =
-      new RequestRules(new ExportInfo("disk", "", BYTES, 0, SIZES), false);
-  private static final RequestRules STRUCTURED = new RequestRules(RULES.export(), true);
+  private static final int OFFERED =
+      TransmissionFlags.SEND_FLUSH
+          | TransmissionFlags.SEND_FUA
+          | TransmissionFlags.SEND_TRIM
+          | TransmissionFlags.SEND_WRITE_ZEROES;
+  private static final RequestRules RULES = rules(OFFERED, ReplyMode.SIMPLE);
+  private static final RequestRules STRUCTURED = rules(OFFERED, ReplyMode.STRUCTURED);
   private static final RequestRules READ_ONLY =
-      new RequestRules(
-          new ExportInfo("disk", "", BYTES, TransmissionFlags.READ_ONLY, SIZES), false);
+      rules(OFFERED | TransmissionFlags.READ_ONLY, ReplyMode.SIMPLE);
+
+  private static RequestRules rules(int flags, ReplyMode replies) {
+    ExportInfo export = new ExportInfo("disk", "", BYTES, flags, SIZES);
+    return new RequestRules(new Negotiated(export, replies, List.of()));
+  }
 
   private static NbdError errorOf(RequestRules rules, Request request) {
     RequestRules.Refusal refusal = rules.refusalOf(request);

@@ -2,15 +2,18 @@ package io.qnbd.protocol.codec;
 
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelFutureListener;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.channel.socket.ChannelInputShutdownEvent;
+import io.netty.handler.ssl.SslCloseCompletionEvent;
+import io.netty.handler.ssl.SslHandshakeCompletionEvent;
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.OptionReply;
 import io.qnbd.protocol.OptionRequest;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.handshake.Handshake;
-import io.qnbd.protocol.handshake.Negotiated;
 import io.qnbd.protocol.handshake.Step;
 import java.nio.ByteBuffer;
 import java.util.List;
@@ -42,6 +45,10 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
     OPTION_DATA,
     /** Like OPTION_DATA, but {@code optionBytesLeft} bytes are dropped as they come. */
     SKIPPED_DATA,
+    /** TLS was agreed on and the client is being told; nothing may come until it was. */
+    TLS_START,
+    /** The TLS handler, in front of this one, talks; nothing may come until it is done. */
+    TLS_HANDSHAKE,
     /** An export was chosen; what comes now belongs to the next handler. */
     REQUESTS,
     /** Nothing more is believed. */
@@ -78,6 +85,11 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
       bytes.release();
       return;
     }
+    if (expecting == Expecting.TLS_START || expecting == Expecting.TLS_HANDSHAKE) {
+      bytes.release();
+      fail(ctx, "bytes in clear behind STARTTLS");
+      return;
+    }
     if (received.isReadable()) {
       ByteBuf joined = ctx.alloc().buffer(received.readableBytes() + bytes.readableBytes());
       joined.writeBytes(received).writeBytes(bytes);
@@ -97,7 +109,10 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
 
   @Override
   public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
-    if (event instanceof ChannelInputShutdownEvent) {
+    if (event instanceof SslHandshakeCompletionEvent tls) {
+      takeTlsOutcome(ctx, tls);
+    } else if (event instanceof ChannelInputShutdownEvent
+        || event instanceof SslCloseCompletionEvent) {
       inputEnded = true;
       if (expecting != Expecting.REQUESTS) {
         fail(ctx, "the client stopped sending");
@@ -143,10 +158,13 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
             case OPTION_HEADER -> decodeOptionHeader(ctx);
             case OPTION_DATA -> decodeOptionData(ctx);
             case SKIPPED_DATA -> skipOptionData(ctx);
-            case REQUESTS, NOTHING -> false;
+            case TLS_START, TLS_HANDSHAKE, REQUESTS, NOTHING -> false;
           };
     }
-    boolean wantsMore = expecting != Expecting.REQUESTS && ctx.channel().isWritable();
+    boolean wantsMore =
+        expecting != Expecting.REQUESTS
+            && expecting != Expecting.TLS_START
+            && ctx.channel().isWritable();
     if (!ctx.isRemoved() && ctx.channel().config().isAutoRead() != wantsMore) {
       ctx.channel().config().setAutoRead(wantsMore);
     }
@@ -173,7 +191,7 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
     } else if (optionBytesLeft > WireLimits.OPTION_SKIP_BYTES_MAX) {
       fail(ctx, "option " + option + " with " + optionBytesLeft + " bytes of data");
     } else if (!OptionParser.reads(option)) {
-      skipped = OptionParser.parse(option, ByteBuffer.allocate(0));
+      skipped = OptionParser.skipped(option, optionBytesLeft);
       expecting = Expecting.SKIPPED_DATA;
     } else if (optionBytesLeft > WireLimits.OPTION_BYTES_MAX) {
       skipped = new OptionRequest.TooBig(option, optionBytesLeft);
@@ -209,10 +227,16 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
 
   private void take(ChannelHandlerContext ctx, Step step) {
     switch (step.next()) {
-      case Step.Next.Negotiating _ -> send(ctx, step.replies());
+      case Step.Next.Negotiating _ -> {
+        var _ = send(ctx, step.replies());
+      }
       case Step.Next.Closing(String reason) -> {
-        send(ctx, step.replies());
+        var _ = send(ctx, step.replies());
         fail(ctx, reason);
+      }
+      case Step.Next.StartingTls _ -> {
+        expecting = Expecting.TLS_START;
+        startTls(ctx, step.replies());
       }
       case Step.Next.Transmitting(Negotiated negotiated) -> {
         expecting = Expecting.REQUESTS;
@@ -225,29 +249,74 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
     if (!ctx.channel().isActive()) {
       return;
     }
-    send(ctx, replies);
+    var _ = send(ctx, replies);
     listener.transmitting(negotiated);
     ctx.channel().config().setAutoRead(true);
     ctx.pipeline().remove(this);
   }
 
-  private static void send(ChannelHandlerContext ctx, List<OptionReply> replies) {
-    if (replies.isEmpty()) {
+  /**
+   * Has TLS begin when the answer, the last bytes in clear, has reached the socket. Until then the
+   * channel is not read, and what has been read behind STARTTLS ends the connection: it may be
+   * anyone's, and must not be taken for something that came over TLS.
+   */
+  private void startTls(ChannelHandlerContext ctx, List<OptionReply> replies) {
+    ctx.channel().config().setAutoRead(false);
+    boolean injected = received.isReadable();
+    ChannelFuture sent = send(ctx, replies);
+    if (injected) {
+      fail(ctx, "bytes in clear behind STARTTLS");
       return;
+    }
+    sent.addListener(future -> {
+      if (expecting != Expecting.TLS_START) {
+        return;
+      }
+      if (!future.isSuccess()) {
+        fail(ctx, "the answer to STARTTLS could not be sent");
+        return;
+      }
+      expecting = Expecting.TLS_HANDSHAKE;
+      listener.startTls(ctx);
+      ctx.channel().config().setAutoRead(true);
+    });
+  }
+
+  private void takeTlsOutcome(ChannelHandlerContext ctx, SslHandshakeCompletionEvent outcome) {
+    if (expecting != Expecting.TLS_HANDSHAKE) {
+      return;
+    }
+    if (outcome.isSuccess()) {
+      handshake.tlsEstablished();
+      expecting = Expecting.OPTION_HEADER;
+    } else {
+      fail(ctx, "TLS failed: " + outcome.cause());
+    }
+  }
+
+  private static ChannelFuture send(ChannelHandlerContext ctx, List<OptionReply> replies) {
+    if (replies.isEmpty()) {
+      return ctx.newSucceededFuture();
     }
     ByteBuf out = ctx.alloc().buffer();
     for (OptionReply reply : replies) {
       OptionReplyEncoder.put(out, reply);
     }
-    var _ = ctx.writeAndFlush(out);
+    return ctx.writeAndFlush(out);
   }
 
   private void fail(ChannelHandlerContext ctx, String reason) {
     if (expecting == Expecting.NOTHING) {
       return;
     }
+    boolean talksTls = expecting == Expecting.TLS_HANDSHAKE;
     expecting = Expecting.NOTHING;
     listener.failed(reason);
+    if (talksTls) {
+      // Nothing that is written now would leave before TLS is up, which it may never be.
+      var _ = ctx.close();
+      return;
+    }
     // After what was written before, if anything was.
     ctx.writeAndFlush(Unpooled.EMPTY_BUFFER).addListener(ChannelFutureListener.CLOSE);
   }

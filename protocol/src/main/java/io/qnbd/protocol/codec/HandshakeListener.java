@@ -1,9 +1,19 @@
 package io.qnbd.protocol.codec;
 
-import io.qnbd.protocol.handshake.Negotiated;
+import io.netty.channel.ChannelHandlerContext;
+import io.qnbd.protocol.Negotiated;
 
-/** What a handshake ends in. Called on the connection's event loop, once. */
+/** What a handshake leads to. Called on the connection's event loop. */
 public interface HandshakeListener {
+
+  /**
+   * The client was told that TLS begins, and the channel is not read until this method returns: it
+   * adds the handler that does TLS as the first of the pipeline. That handler's {@code
+   * SslHandshakeCompletionEvent} then tells the decoder how it went. Called at most once.
+   *
+   * @param decoder where the handshake's decoder stands in the pipeline
+   */
+  void startTls(ChannelHandlerContext decoder);
 
   /**
    * The client chose an export. The last replies are sent when {@code enter} is run, on the event

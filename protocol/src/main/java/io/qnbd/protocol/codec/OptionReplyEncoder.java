@@ -18,6 +18,7 @@ final class OptionReplyEncoder {
   private static final int REP_ACK = 1;
   private static final int REP_SERVER = 2;
   private static final int REP_INFO = 3;
+  private static final int REP_META_CONTEXT = 4;
   private static final int EXPORT_NAME_PADDING_BYTES = 124;
 
   private OptionReplyEncoder() {}
@@ -47,6 +48,11 @@ final class OptionReplyEncoder {
             .writeInt(sizes.minimum())
             .writeInt(sizes.preferred())
             .writeInt(sizes.maximum());
+      }
+      case OptionReply.MetaContext(int option, int id, String name) -> {
+        byte[] nameBytes = WireStrings.encodeCut(name);
+        putHeader(out, option, REP_META_CONTEXT, Integer.BYTES + nameBytes.length);
+        out.writeInt(id).writeBytes(nameBytes);
       }
       case OptionReply.Refused refused -> {
         byte[] text = WireStrings.encodeCut(refused.text());

@@ -4,6 +4,7 @@ import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandlerAdapter;
+import io.qnbd.protocol.ReplyMode;
 import io.qnbd.protocol.Request;
 import io.qnbd.protocol.codec.RequestListener.Admission;
 import java.util.ArrayDeque;
@@ -16,8 +17,10 @@ import org.jspecify.annotations.Nullable;
  *          +--------- REFUSE ----> SKIP --+
  *          |                              | all data has come: received
  * HEADER --+--------- ACCEPT ----> DATA --+--> HEADER
- *     ^    |
- *     |    +--------- WAIT ----> OFFER, until resume
+ *  |  ^    |
+ *  |  |    +--------- WAIT ----> OFFER, until resume
+ *  |  |
+ *  +--+--> STATUS_PAYLOAD, which is part of a BLOCK_STATUS: offered when it has come
  *   any state: malformed, end ----> ENDED, everything is dropped
  * </pre>
  *
@@ -42,6 +45,7 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
 
   private enum State {
     HEADER,
+    STATUS_PAYLOAD,
     OFFER,
     DATA,
     SKIP,
@@ -49,14 +53,18 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
   }
 
   private final RequestListener listener;
+  private final RequestHeader layout;
   private final int dataBytesMax;
   private final ArrayDeque<ByteBuf> queue = new ArrayDeque<>();
-  private final ByteBuf splitHeader = Unpooled.buffer(RequestHeader.BYTES, RequestHeader.BYTES);
+  private final ByteBuf splitHeader;
   private State state = State.HEADER;
   private @Nullable ChannelHandlerContext context;
   private Request request = RequestHeader.NONE;
   private long dataBytesLeft;
   private @Nullable ByteBuf data;
+
+  /** What has come of the payload of a BLOCK_STATUS; on the heap, so nobody has to release it. */
+  private ByteBuf statusPayload = Unpooled.EMPTY_BUFFER;
 
   /** The part of {@code data} that the channel reads into; null when it reads elsewhere. */
   private @Nullable ByteBuf lent;
@@ -65,10 +73,13 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
   private boolean reading = true;
 
   /**
-   * @param dataBytesMax the most data of one WRITE; a client that announces more is cut off
+   * @param replies says which headers requests have
+   * @param dataBytesMax the most data of one request; a client that announces more is cut off
    */
-  public RequestDecoder(RequestListener listener, int dataBytesMax) {
+  public RequestDecoder(RequestListener listener, ReplyMode replies, int dataBytesMax) {
     this.listener = listener;
+    this.layout = RequestHeader.of(replies);
+    this.splitHeader = Unpooled.buffer(layout.bytes(), layout.bytes());
     this.dataBytesMax = dataBytesMax;
   }
 
@@ -79,7 +90,7 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
 
   /** Bytes of the current request's data that have come so far. */
   public long dataBytesReceived() {
-    return request.bytes() - dataBytesLeft;
+    return request.dataBytes() - dataBytesLeft;
   }
 
   /** Decodes on after a {@link Admission#WAIT}; does nothing when none is waiting. */
@@ -170,6 +181,7 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
     }
     switch (state) {
       case HEADER -> takeHeader(in);
+      case STATUS_PAYLOAD -> takeStatusPayload(in);
       case DATA -> takeData(in);
       case SKIP -> skipData(in);
       case OFFER, ENDED -> throw new AssertionError(state);
@@ -221,7 +233,7 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
 
   private void takeHeader(ByteBuf in) {
     ByteBuf header = in;
-    if (splitHeader.isReadable() || in.readableBytes() < RequestHeader.BYTES) {
+    if (splitHeader.isReadable() || in.readableBytes() < layout.bytes()) {
       in.readBytes(splitHeader, Math.min(splitHeader.writableBytes(), in.readableBytes()));
       if (splitHeader.isWritable()) {
         return;
@@ -229,19 +241,37 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
       header = splitHeader;
     }
     int at = header.readerIndex();
-    if (!RequestHeader.hasMagic(header, at)) {
+    if (!layout.hasMagic(header, at)) {
       fail("request magic is 0x%x".formatted(header.getInt(at)));
       return;
     }
-    request = RequestHeader.parse(header, at);
-    header.skipBytes(RequestHeader.BYTES);
+    request = layout.parse(header, at);
+    header.skipBytes(layout.bytes());
     splitHeader.clear();
-    dataBytesLeft = request instanceof Request.Write ? request.bytes() : 0;
-    if (dataBytesLeft > dataBytesMax) {
-      fail("write of " + dataBytesLeft + " bytes, at most " + dataBytesMax + " are taken");
+    dataBytesLeft = request.dataBytes();
+    if (Long.compareUnsigned(dataBytesLeft, dataBytesMax) > 0) {
+      fail(
+          "request with %s bytes of data, at most %d are taken"
+              .formatted(Long.toUnsignedString(dataBytesLeft), dataBytesMax));
       return;
     }
-    state = State.OFFER;
+    int statusPayloadBytes = RequestHeader.statusPayloadBytes(request);
+    if (statusPayloadBytes > 0) {
+      statusPayload = Unpooled.buffer(statusPayloadBytes, statusPayloadBytes);
+      state = State.STATUS_PAYLOAD;
+    } else {
+      state = State.OFFER;
+    }
+  }
+
+  private void takeStatusPayload(ByteBuf in) {
+    in.readBytes(statusPayload, Math.min(statusPayload.writableBytes(), in.readableBytes()));
+    if (!statusPayload.isWritable()) {
+      request = RequestHeader.parseStatusPayload(request, statusPayload);
+      statusPayload = Unpooled.EMPTY_BUFFER;
+      dataBytesLeft = 0;
+      state = State.OFFER;
+    }
   }
 
   private boolean offer() {

@@ -1,5 +1,6 @@
 package io.qnbd.protocol.handshake;
 
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.OptionReply;
 import java.util.List;
 
@@ -22,6 +23,9 @@ public record Step(List<OptionReply> replies, Next next) {
 
     /** The connection is over once the replies are sent. */
     record Closing(String reason) implements Next {}
+
+    /** TLS begins once the replies are sent, which are the last bytes in clear. */
+    record StartingTls() implements Next {}
 
     /** Requests follow. */
     record Transmitting(Negotiated negotiated) implements Next {}

@@ -8,17 +8,19 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.ByteBufUtil;
 import io.netty.buffer.Unpooled;
+import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.embedded.EmbeddedChannel;
 import io.qnbd.protocol.BlockSizes;
 import io.qnbd.protocol.ExportInfo;
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.handshake.ExportCatalog;
 import io.qnbd.protocol.handshake.Handshake;
-import io.qnbd.protocol.handshake.Negotiated;
+import io.qnbd.protocol.handshake.Lookup;
+import io.qnbd.protocol.handshake.TlsMode;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
 final class HandshakeDecoderTest {
@@ -32,8 +34,8 @@ final class HandshakeDecoderTest {
     }
 
     @Override
-    public Optional<ExportInfo> find(String name) {
-      return name.equals("disk") ? Optional.of(DISK) : Optional.empty();
+    public Lookup find(String name) {
+      return name.equals("disk") ? new Lookup.Found(DISK) : new Lookup.Unknown();
     }
   }
 
@@ -41,6 +43,11 @@ final class HandshakeDecoderTest {
     final List<String> seen = new ArrayList<>();
     Runnable enter = () -> {};
     boolean late;
+
+    @Override
+    public void startTls(ChannelHandlerContext decoder) {
+      throw new AssertionError("TLS was not offered");
+    }
 
     @Override
     public void chosen(Negotiated negotiated, Runnable proceed) {
@@ -52,7 +59,7 @@ final class HandshakeDecoderTest {
 
     @Override
     public void transmitting(Negotiated negotiated) {
-      seen.add("transmitting " + negotiated.structuredReplies());
+      seen.add("transmitting " + negotiated.replies());
     }
 
     @Override
@@ -88,7 +95,8 @@ final class HandshakeDecoderTest {
   private static String outcome(byte[]... pieces) {
     Recorder recorder = new Recorder();
     EmbeddedChannel channel =
-        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), recorder));
+        new EmbeddedChannel(
+            new HandshakeDecoder(new Handshake(new OneDisk(), TlsMode.OFF), recorder));
     for (byte[] piece : pieces) {
       channel.writeInbound(Unpooled.copiedBuffer(piece));
     }
@@ -115,7 +123,7 @@ final class HandshakeDecoderTest {
   void saysTheSameHoweverTheBytesAreCut() {
     byte[] whole = conversation();
     String expected = outcome(whole);
-    assertTrue(expected.endsWith(" requests [transmitting true]"), expected);
+    assertTrue(expected.endsWith(" requests [transmitting STRUCTURED]"), expected);
     for (int cut = 0; cut <= whole.length; cut++) {
       assertEquals(
           expected,
@@ -129,7 +137,8 @@ final class HandshakeDecoderTest {
     Recorder recorder = new Recorder();
     recorder.late = true;
     EmbeddedChannel channel =
-        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), recorder));
+        new EmbeddedChannel(
+            new HandshakeDecoder(new Handshake(new OneDisk(), TlsMode.OFF), recorder));
     channel.writeInbound(Unpooled.copiedBuffer(conversation()));
     assertFalse(channel.config().isAutoRead());
     assertNull(channel.readInbound());
@@ -143,7 +152,8 @@ final class HandshakeDecoderTest {
   @Test
   void eachStepIsOneWrite() {
     EmbeddedChannel channel =
-        new EmbeddedChannel(new HandshakeDecoder(new Handshake(new OneDisk()), new Recorder()));
+        new EmbeddedChannel(
+            new HandshakeDecoder(new Handshake(new OneDisk(), TlsMode.OFF), new Recorder()));
     ByteBuf greeting = channel.readOutbound();
     assertEquals(18, greeting.readableBytes());
     greeting.release();

@@ -61,9 +61,9 @@ final class OptionParserTest {
   @Test
   void looksAtNoDataOfOptionsItDoesNotKnow() {
     assertFalse(OptionParser.reads(OptionType.ABORT), "its data is ignored");
-    assertFalse(OptionParser.reads(5));
+    assertFalse(OptionParser.reads(4));
     assertEquals(
-        new OptionRequest.Unknown(5), OptionParser.parse(5, ByteBuffer.wrap(new byte[100])));
+        new OptionRequest.Unknown(4), OptionParser.parse(4, ByteBuffer.wrap(new byte[100])));
   }
 
   @ParameterizedTest

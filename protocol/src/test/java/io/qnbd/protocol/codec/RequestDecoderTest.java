@@ -9,6 +9,7 @@ import io.netty.buffer.ByteBufAllocatorMetricProvider;
 import io.netty.buffer.ByteBufUtil;
 import io.netty.buffer.Unpooled;
 import io.netty.channel.embedded.EmbeddedChannel;
+import io.qnbd.protocol.ReplyMode;
 import io.qnbd.protocol.Request;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -83,7 +84,8 @@ final class RequestDecoderTest {
 
   private static List<String> decode(byte[]... pieces) {
     Recorder recorder = new Recorder();
-    EmbeddedChannel channel = new EmbeddedChannel(new RequestDecoder(recorder, DATA_BYTES_MAX));
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX));
     for (byte[] piece : pieces) {
       channel.writeInbound(Unpooled.copiedBuffer(piece));
     }
@@ -130,7 +132,7 @@ final class RequestDecoderTest {
     assertEquals(60, expected.size(), "seed " + seed);
 
     Recorder recorder = new Recorder();
-    RequestDecoder decoder = new RequestDecoder(recorder, DATA_BYTES_MAX);
+    RequestDecoder decoder = new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX);
     EmbeddedChannel channel = new EmbeddedChannel(decoder);
     int at = 0;
     while (at < whole.length) {
@@ -159,7 +161,7 @@ final class RequestDecoderTest {
     }
     List<String> expected = decode(ByteBufUtil.getBytes(stream));
     Recorder recorder = new Recorder();
-    RequestDecoder decoder = new RequestDecoder(recorder, DATA_BYTES_MAX);
+    RequestDecoder decoder = new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX);
     EmbeddedChannel channel = new EmbeddedChannel(decoder);
     int lentCount = 0;
     while (stream.isReadable()) {
@@ -183,7 +185,8 @@ final class RequestDecoderTest {
 
   @Test
   void growsWithWhatComesAndNotWithWhatIsAnnounced() {
-    EmbeddedChannel channel = new EmbeddedChannel(new RequestDecoder(new Recorder(), 64 << 20));
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new RequestDecoder(new Recorder(), ReplyMode.SIMPLE, 64 << 20));
     ByteBuf header = Unpooled.buffer();
     put(header, 1, 1, 0, 64 << 20);
     header.writeZero(100);
@@ -200,7 +203,8 @@ final class RequestDecoderTest {
   @Test
   void believesNothingAfterBadMagic() {
     Recorder recorder = new Recorder();
-    EmbeddedChannel channel = new EmbeddedChannel(new RequestDecoder(recorder, DATA_BYTES_MAX));
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX));
     ByteBuf out = Unpooled.buffer();
     put(out, 3, 1, 0, 0);
     out.writeZero(28);
@@ -218,20 +222,23 @@ final class RequestDecoderTest {
   @Test
   void cutsOffAnnouncementsOfTooMuch() {
     Recorder recorder = new Recorder();
-    EmbeddedChannel channel = new EmbeddedChannel(new RequestDecoder(recorder, DATA_BYTES_MAX));
+    EmbeddedChannel channel =
+        new EmbeddedChannel(new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX));
     ByteBuf out = Unpooled.buffer();
     putWrite(out, 1, 0, DATA_BYTES_MAX);
     put(out, 1, 2, 0, DATA_BYTES_MAX + 1);
     channel.writeInbound(out);
     assertEquals(1, recorder.seen.size());
-    assertEquals(List.of("write of 4194305 bytes, at most 4194304 are taken"), recorder.malformed);
+    assertEquals(
+        List.of("request with 4194305 bytes of data, at most 4194304 are taken"),
+        recorder.malformed);
     assertFalse(channel.finish());
   }
 
   @Test
   void releasesWhatIsHalfReceivedWhenTheChannelCloses() {
     Recorder recorder = new Recorder();
-    RequestDecoder decoder = new RequestDecoder(recorder, DATA_BYTES_MAX);
+    RequestDecoder decoder = new RequestDecoder(recorder, ReplyMode.SIMPLE, DATA_BYTES_MAX);
     EmbeddedChannel channel = new EmbeddedChannel(decoder);
     ByteBuf first = Unpooled.buffer();
     put(first, 1, 1, 0, 1000);

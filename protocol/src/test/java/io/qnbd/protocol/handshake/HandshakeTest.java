@@ -6,16 +6,17 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import io.qnbd.protocol.BlockSizes;
 import io.qnbd.protocol.ExportInfo;
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.OptionError;
 import io.qnbd.protocol.OptionReply;
 import io.qnbd.protocol.OptionRequest;
 import io.qnbd.protocol.OptionType;
+import io.qnbd.protocol.ReplyMode;
 import io.qnbd.protocol.TransmissionFlags;
 import io.qnbd.protocol.handshake.Step.Next.Closing;
 import io.qnbd.protocol.handshake.Step.Next.Negotiating;
 import io.qnbd.protocol.handshake.Step.Next.Transmitting;
 import java.util.List;
-import java.util.Optional;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 
@@ -30,13 +31,13 @@ final class HandshakeTest {
         }
 
         @Override
-        public Optional<ExportInfo> find(String name) {
-          return name.equals("disk") ? Optional.of(DISK) : Optional.empty();
+        public Lookup find(String name) {
+          return name.equals("disk") ? new Lookup.Found(DISK) : new Lookup.Unknown();
         }
       };
 
   private static Handshake greeted(int flags) {
-    Handshake handshake = new Handshake(CATALOG);
+    Handshake handshake = new Handshake(CATALOG, TlsMode.OFF);
     assertInstanceOf(Negotiating.class, handshake.clientFlags(flags).next());
     return handshake;
   }
@@ -44,7 +45,7 @@ final class HandshakeTest {
   @Test
   void unofferedClientFlagsClose() {
     for (int flags : new int[] {4, 7, 1 << 31, -1}) {
-      Step step = new Handshake(CATALOG).clientFlags(flags);
+      Step step = new Handshake(CATALOG, TlsMode.OFF).clientFlags(flags);
       assertInstanceOf(Closing.class, step.next(), "flags " + flags);
       assertEquals(List.of(), step.replies());
     }
@@ -63,7 +64,8 @@ final class HandshakeTest {
     assertEquals(
         new OptionReply.InfoExport(OptionType.GO, 4096, flags | TransmissionFlags.SEND_DF),
         step.replies().getFirst());
-    assertEquals(new Transmitting(new Negotiated(DISK, true)), step.next());
+    assertEquals(
+        new Transmitting(new Negotiated(DISK, ReplyMode.STRUCTURED, List.of())), step.next());
   }
 
   @Test
@@ -75,7 +77,7 @@ final class HandshakeTest {
     assertRefused(
         OptionError.UNKNOWN_EXPORT,
         handshake.option(new OptionRequest.Details(false, "", Set.of())));
-    assertRefused(OptionError.UNSUPPORTED, handshake.option(new OptionRequest.Unknown(5)));
+    assertRefused(OptionError.UNSUPPORTED, handshake.option(new OptionRequest.Unknown(4)));
     assertRefused(OptionError.INVALID, handshake.option(new OptionRequest.Invalid(7, "short")));
     assertRefused(OptionError.TOO_BIG, handshake.option(new OptionRequest.TooBig(7, 70_000)));
     Step list = handshake.option(new OptionRequest.ListExports());

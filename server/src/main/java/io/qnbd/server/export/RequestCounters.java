@@ -42,7 +42,11 @@ public final class RequestCounters {
       case Request.WriteZeroes _ -> zeroes.increment();
       case Request.Trim _ -> trims.increment();
       case Request.Flush _ -> flushes.increment();
-      case Request.Cache _, Request.Disconnect _, Request.Unknown _ -> {}
+      case Request.Cache _,
+          Request.BlockStatus _,
+          Request.Disconnect _,
+          Request.Unknown _,
+          Request.Malformed _ -> {}
     }
   }
 

@@ -4,6 +4,7 @@ import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
 import io.qnbd.protocol.handshake.ExportCatalog;
+import io.qnbd.protocol.handshake.Lookup;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -136,8 +137,9 @@ public final class ServedExports implements ExportCatalog {
   }
 
   @Override
-  public Optional<ExportInfo> find(String name) {
-    return export(name).map(Export::info);
+  public Lookup find(String name) {
+    Optional<Export> export = export(name);
+    return export.isPresent() ? new Lookup.Found(export.get().info()) : new Lookup.Unknown();
   }
 
   /** The export of that name; the empty name means the default export. */

@@ -137,7 +137,11 @@ final class Call implements Runnable {
               zeroes.noHole() ? ZeroMode.KEEP_ALLOCATED : ZeroMode.MAY_UNMAP);
       case Request.Trim trim -> image.trim(trim.offset(), trim.bytes());
       case Request.Cache cache -> image.prefetch(cache.offset(), cache.bytes());
-      case Request.Flush _, Request.Disconnect _, Request.Unknown _ ->
+      case Request.Flush _,
+          Request.BlockStatus _,
+          Request.Disconnect _,
+          Request.Unknown _,
+          Request.Malformed _ ->
           throw new AssertionError("not a call for a worker: " + request);
     }
     reply = new Reply.Done(request);
@@ -171,8 +175,10 @@ final class Call implements Runnable {
       case Request.Read _,
           Request.Cache _,
           Request.Flush _,
+          Request.BlockStatus _,
           Request.Disconnect _,
-          Request.Unknown _ ->
+          Request.Unknown _,
+          Request.Malformed _ ->
           false;
     };
   }

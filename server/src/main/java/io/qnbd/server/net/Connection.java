@@ -10,13 +10,13 @@ import io.netty.channel.ChannelPromise;
 import io.netty.channel.EventLoop;
 import io.netty.channel.socket.ChannelInputShutdownEvent;
 import io.qnbd.protocol.NbdError;
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.Reply;
 import io.qnbd.protocol.Request;
 import io.qnbd.protocol.RequestRules;
 import io.qnbd.protocol.codec.ReplyEncoder;
 import io.qnbd.protocol.codec.RequestDecoder;
 import io.qnbd.protocol.codec.RequestListener;
-import io.qnbd.protocol.handshake.Negotiated;
 import io.qnbd.server.export.Export;
 import io.qnbd.server.export.MemoryBudget;
 import io.qnbd.server.export.Workers;
@@ -119,13 +119,14 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     this.channel = channel;
     this.loop = channel.eventLoop();
     this.export = export;
-    this.rules = new RequestRules(negotiated.export(), negotiated.structuredReplies());
-    this.encoder = new ReplyEncoder(negotiated.structuredReplies());
+    this.rules = new RequestRules(negotiated);
+    this.encoder = new ReplyEncoder(negotiated.replies());
     this.limits = limits;
     this.workers = workers;
     this.budget = budget;
     this.problems = problems;
-    this.decoder = new RequestDecoder(this, negotiated.export().blockSizes().maximum());
+    this.decoder =
+        new RequestDecoder(this, negotiated.replies(), negotiated.export().blockSizes().maximum());
   }
 
   RequestDecoder decoder() {

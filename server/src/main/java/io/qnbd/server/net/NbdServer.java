@@ -10,6 +10,7 @@ import io.netty.channel.MultiThreadIoEventLoopGroup;
 import io.netty.util.concurrent.DefaultThreadFactory;
 import io.qnbd.protocol.codec.HandshakeDecoder;
 import io.qnbd.protocol.handshake.Handshake;
+import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.export.MemoryBudget;
 import io.qnbd.server.export.ServedExports;
 import io.qnbd.server.export.Workers;
@@ -226,7 +227,7 @@ public final class NbdServer {
       var _ = channel.close();
     }
     channel.closeFuture().addListener(_ -> sessions.remove(channel));
-    channel.pipeline().addLast(new HandshakeDecoder(new Handshake(exports), session));
+    channel.pipeline().addLast(new HandshakeDecoder(new Handshake(exports, TlsMode.OFF), session));
   }
 
   private void closeListeners() {

@@ -1,12 +1,13 @@
 package io.qnbd.server.net;
 
 import io.netty.channel.Channel;
+import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.EventLoop;
 import io.netty.util.concurrent.ScheduledFuture;
+import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.WireStrings;
 import io.qnbd.protocol.codec.HandshakeListener;
 import io.qnbd.protocol.codec.ReceiveBuffers;
-import io.qnbd.protocol.handshake.Negotiated;
 import io.qnbd.server.export.Export;
 import io.qnbd.server.export.MemoryBudget;
 import io.qnbd.server.export.ServedExports;
@@ -49,6 +50,11 @@ final class Session implements HandshakeListener {
             .eventLoop()
             .schedule(
                 this::deadlinePassed, limits.handshakeDeadline().toNanos(), TimeUnit.NANOSECONDS);
+  }
+
+  @Override
+  public void startTls(ChannelHandlerContext decoder) {
+    throw new AssertionError("TLS was not offered");
   }
 
   @Override
