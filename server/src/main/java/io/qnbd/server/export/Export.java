@@ -28,6 +28,8 @@ public final class Export {
   private final CacheMode mode;
   private final Fence fence = new Fence();
   private final RequestCounters requests = new RequestCounters();
+  private final Seats seats = new Seats();
+  private final RateGate rates;
   private volatile ExportSettings settings;
 
   /** Set before the connections are gone through for the last time, read after one is there. */
@@ -47,6 +49,7 @@ public final class Export {
     this.image = image;
     this.mode = mode;
     this.settings = settings;
+    this.rates = new RateGate(settings.rates());
     ExportInfo _ = infoWith(settings);
   }
 
@@ -73,6 +76,17 @@ public final class Export {
     }
     ExportInfo _ = infoWith(changed);
     settings = changed;
+    rates.limit(changed.rates());
+  }
+
+  /** Counts the connections against the settings' limits. */
+  public Seats seats() {
+    return seats;
+  }
+
+  /** Holds the requests to the settings' rates. */
+  public RateGate rates() {
+    return rates;
   }
 
   /** No connection may begin any more; the image is about to be closed. */
