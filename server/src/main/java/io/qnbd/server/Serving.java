@@ -12,6 +12,7 @@ import io.qnbd.server.export.Export;
 import io.qnbd.server.export.ServedExports;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.NbdServer;
+import io.qnbd.server.net.TlsSettings;
 import java.io.IOException;
 import java.net.SocketAddress;
 import java.net.UnixDomainSocketAddress;
@@ -91,7 +92,8 @@ final class Serving {
           NbdServer.start(
               ServedExports.of(exports.stream().map(ControlledExport::export).toList()),
               plan.addresses(),
-              plan.limits());
+              plan.limits(),
+              TlsSettings.OFF);
       server = started;
       String line = ReadyLine.of(items, addressesOf(started));
       state = State.SERVING;

@@ -14,4 +14,12 @@ public interface ExportCatalog {
 
   /** The export of that name; the empty name means the default export. */
   Lookup find(String name);
+
+  /**
+   * The same for a client that enters transmission if it is {@link Lookup.Found}: it then has a
+   * place in that export until its connection ends.
+   */
+  default Lookup choose(String name) {
+    return find(name);
+  }
 }

@@ -174,7 +174,7 @@ public final class Handshake {
     if (replies == ReplyMode.EXTENDED) {
       return closing("EXPORT_NAME after EXTENDED_HEADERS");
     }
-    Lookup lookup = catalog.find(chosen.name());
+    Lookup lookup = catalog.choose(chosen.name());
     if (!(lookup instanceof Lookup.Found(ExportInfo export))) {
       Refusal refusal = refusalOf(option, lookup, chosen.name());
       return refuse(option, refusal.error(), refusal.text());
@@ -219,7 +219,7 @@ public final class Handshake {
 
   private Step details(OptionRequest.Details info) {
     int option = info.option();
-    Lookup lookup = catalog.find(info.name());
+    Lookup lookup = info.go() ? catalog.choose(info.name()) : catalog.find(info.name());
     if (!(lookup instanceof Lookup.Found(ExportInfo export))) {
       Refusal refusal = refusalOf(option, lookup, info.name());
       return refuse(option, refusal.error(), refusal.text());

@@ -7,6 +7,10 @@ import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.TransmissionFlags;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
  * An image under a name.
@@ -30,10 +34,11 @@ public final class Export {
   private final RequestCounters requests = new RequestCounters();
   private final Seats seats = new Seats();
   private final RateGate rates;
+  private final List<StatusContext> contexts;
   private volatile ExportSettings settings;
 
-  /** Set before the connections are gone through for the last time, read after one is there. */
-  private volatile boolean retired;
+  /** Of {@code settings}, in the form in which they are compared. */
+  private volatile Set<String> subjects;
 
   /**
    * @throws IllegalArgumentException when the protocol cannot carry the name or the description
@@ -50,6 +55,8 @@ public final class Export {
     this.mode = mode;
     this.settings = settings;
     this.rates = new RateGate(settings.rates());
+    this.subjects = ClientIdentity.normal(settings.allowedSubjects());
+    this.contexts = StatusContext.offeredBy(image);
     ExportInfo _ = infoWith(settings);
   }
 
@@ -77,6 +84,23 @@ public final class Export {
     ExportInfo _ = infoWith(changed);
     settings = changed;
     rates.limit(changed.rates());
+    subjects = ClientIdentity.normal(changed.allowedSubjects());
+  }
+
+  /** Whether only clients with TLS may know of it; those who must prove a name need TLS for it. */
+  public boolean requiresTls() {
+    ExportSettings now = settings;
+    return now.tlsRequired() || !now.allowedSubjects().isEmpty();
+  }
+
+  /**
+   * Whether a client may use the export.
+   *
+   * @param identity the name that it has proven, or null
+   */
+  public boolean admits(@Nullable String identity) {
+    Set<String> now = subjects;
+    return now.isEmpty() || ClientIdentity.isAmong(now, identity);
   }
 
   /** Counts the connections against the settings' limits. */
@@ -91,16 +115,26 @@ public final class Export {
 
   /** No connection may begin any more; the image is about to be closed. */
   public void retire() {
-    retired = true;
+    seats.close();
   }
 
   public boolean retired() {
-    return retired;
+    return seats.closed();
+  }
+
+  /** The metadata context of that name, if the export offers it. */
+  public Optional<StatusContext> statusContext(String name) {
+    return contexts.stream().filter(context -> context.name().equals(name)).findFirst();
   }
 
   private ExportInfo infoWith(ExportSettings said) {
     return new ExportInfo(
-        said.name(), said.description(), image.virtualBytes(), flagsOf(image), blockSizesOf(image));
+        said.name(),
+        said.description(),
+        image.virtualBytes(),
+        flagsOf(image),
+        blockSizesOf(image),
+        contexts.stream().map(StatusContext::name).toList());
   }
 
   public DiskImage image() {
@@ -127,6 +161,7 @@ public final class Export {
         | TransmissionFlags.SEND_FUA
         | TransmissionFlags.SEND_TRIM
         | TransmissionFlags.SEND_WRITE_ZEROES
+        | TransmissionFlags.SEND_FAST_ZERO
         | TransmissionFlags.SEND_CACHE
         | TransmissionFlags.CAN_MULTI_CONN
         | (image.readOnly() ? TransmissionFlags.READ_ONLY : 0);

@@ -15,6 +15,7 @@ import java.util.Optional;
 public final class Seats {
   private final Map<Object, Integer> byClient = new HashMap<>();
   private int taken;
+  private boolean closed;
 
   /**
    * Why a client would get no seat now, as a sentence for it; nothing when it would.
@@ -22,6 +23,9 @@ public final class Seats {
    * @param client what its connections have in common: an address
    */
   public synchronized Optional<String> refusal(ExportSettings settings, Object client) {
+    if (closed) {
+      return Optional.of("the export is being removed");
+    }
     if (settings.connectionsMax() > 0 && taken >= settings.connectionsMax()) {
       return Optional.of(
           "the export has %d connections, which is its limit".formatted(settings.connectionsMax()));
@@ -57,5 +61,19 @@ public final class Seats {
     } else {
       byClient.put(client, ofClient - 1);
     }
+  }
+
+  /** Gives no seat to anybody from now on. */
+  synchronized void close() {
+    closed = true;
+  }
+
+  synchronized boolean closed() {
+    return closed;
+  }
+
+  /** How many connections there are. */
+  public synchronized int taken() {
+    return taken;
   }
 }

@@ -1,10 +1,7 @@
 package io.qnbd.server.export;
 
-import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
-import io.qnbd.protocol.handshake.ExportCatalog;
-import io.qnbd.protocol.handshake.Lookup;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -34,7 +31,7 @@ import org.jspecify.annotations.Nullable;
  * <p>Thread-safe and never blocks a reader: a change makes a new set of exports and puts it in the
  * place of the old one. Changes are made one at a time under this object's monitor.
  */
-public final class ServedExports implements ExportCatalog {
+public final class ServedExports {
 
   /** One moment's exports. Immutable. */
   private record Served(Map<String, Export> byName, @Nullable String defaultName) {}
@@ -129,17 +126,6 @@ public final class ServedExports implements ExportCatalog {
   /** The exports of this moment, in order. */
   public List<Export> exports() {
     return new ArrayList<>(served.byName.values());
-  }
-
-  @Override
-  public List<ExportInfo> list() {
-    return served.byName.values().stream().map(Export::info).toList();
-  }
-
-  @Override
-  public Lookup find(String name) {
-    Optional<Export> export = export(name);
-    return export.isPresent() ? new Lookup.Found(export.get().info()) : new Lookup.Unknown();
   }
 
   /** The export of that name; the empty name means the default export. */

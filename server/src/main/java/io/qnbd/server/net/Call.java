@@ -1,10 +1,11 @@
 package io.qnbd.server.net;
 
 import io.netty.buffer.ByteBuf;
-import io.netty.buffer.ByteBufAllocator;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ZeroMode;
+import io.qnbd.protocol.NbdError;
 import io.qnbd.protocol.Reply;
+import io.qnbd.protocol.ReplyMode;
 import io.qnbd.protocol.Request;
 import io.qnbd.protocol.codec.ReplyEncoder;
 import io.qnbd.server.export.ErrorMapping;
@@ -17,10 +18,11 @@ import org.jspecify.annotations.Nullable;
  * One request on its way through an image.
  *
  * <pre>
- * NEW --run, on a worker--> IN IMAGE --+--> DONE: reply is set, handed to the connection
- *  |                          |        |
- *  | startCommit: FLUSH       +--> COMMITTING (no thread) --+
- *  +--------------------------------^
+ * NEW --run, on a worker--> IN IMAGE ----> DONE: reply is set, handed to the connection
+ *  |                          |            ^
+ *  |                          v            |
+ *  +--startCommit: FLUSH--> COMMITTING ----+
+ *                           (no thread)
  * </pre>
  *
  * <p>{@code data}, what a WRITE carries, is released when the image has taken it or the call is
@@ -91,17 +93,24 @@ final class Call implements Runnable {
       fail(thrown);
     } finally {
       data.release();
-      connection.leaveImage();
     }
     if (commits) {
-      startCommit();
+      commit();
     } else {
-      connection.callDone(this);
+      leave();
     }
   }
 
   /** Commits and answers when that is done; never blocks. */
   void startCommit() {
+    if (connection.enterImage()) {
+      commit();
+    } else {
+      connection.callDone(this);
+    }
+  }
+
+  private void commit() {
     try {
       var _ =
           connection
@@ -114,12 +123,17 @@ final class Call implements Runnable {
                 } else {
                   reply = new Reply.Done(request);
                 }
-                connection.callDone(this);
+                leave();
               });
     } catch (RuntimeException | Error thrown) {
       fail(thrown);
-      connection.callDone(this);
+      leave();
     }
+  }
+
+  private void leave() {
+    connection.leaveImage();
+    connection.callDone(this);
   }
 
   private void callImage() throws IOException {
@@ -129,34 +143,59 @@ final class Call implements Runnable {
         read(image, read);
         return;
       }
+      case Request.BlockStatus status -> {
+        reply = connection.statusReader().read(status);
+        return;
+      }
+      case Request.WriteZeroes zeroes -> {
+        writeZeroes(image, zeroes);
+        return;
+      }
       case Request.Write write -> image.write(write.offset(), data.nioBuffer());
-      case Request.WriteZeroes zeroes ->
-          image.writeZeroes(
-              zeroes.offset(),
-              zeroes.bytes(),
-              zeroes.noHole() ? ZeroMode.KEEP_ALLOCATED : ZeroMode.MAY_UNMAP);
       case Request.Trim trim -> image.trim(trim.offset(), trim.bytes());
       case Request.Cache cache -> image.prefetch(cache.offset(), cache.bytes());
-      case Request.Flush _,
-          Request.BlockStatus _,
-          Request.Disconnect _,
-          Request.Unknown _,
-          Request.Malformed _ ->
+      case Request.Flush _, Request.Disconnect _, Request.Unknown _, Request.Malformed _ ->
           throw new AssertionError("not a call for a worker: " + request);
     }
     reply = new Reply.Done(request);
   }
 
-  /** Reads behind the reply's header, so that both cross in one buffer. */
+  private void writeZeroes(DiskImage image, Request.WriteZeroes zeroes) throws IOException {
+    ZeroMode mode = zeroes.noHole() ? ZeroMode.KEEP_ALLOCATED : ZeroMode.MAY_UNMAP;
+    if (!zeroes.fastZero()) {
+      image.writeZeroes(zeroes.offset(), zeroes.bytes(), mode);
+    } else if (!image.tryFastZeroes(zeroes.offset(), zeroes.bytes(), mode)) {
+      reply =
+          new Reply.Failed(
+              zeroes, NbdError.ENOTSUP, "zeroing this range takes as long as writing it");
+      return;
+    }
+    reply = new Reply.Done(zeroes);
+  }
+
   private void read(DiskImage image, Request.Read read) throws IOException {
     ReplyEncoder encoder = connection.encoder();
-    ByteBufAllocator allocator = connection.allocator();
+    if (encoder.replies() == ReplyMode.SIMPLE) {
+      readSimple(image, read);
+    } else {
+      ReadReply chunks = new ReadReply(encoder, connection.allocator(), read);
+      replyData = chunks.read(image);
+      reply = new Reply.Data(read);
+      IOException failure = chunks.failure();
+      if (failure != null) {
+        connection.problems().requestFailed(read, failure);
+      }
+    }
+  }
+
+  /** Reads behind the reply's header, so that both cross in one buffer. */
+  private void readSimple(DiskImage image, Request.Read read) throws IOException {
+    ReplyEncoder encoder = connection.encoder();
     int bytes = (int) read.bytes();
     int headerBytes = encoder.dataHeaderBytes();
-    ByteBuf out = allocator.directBuffer(headerBytes + bytes);
-    Reply.Data answer = new Reply.Data(read);
+    ByteBuf out = connection.allocator().directBuffer(headerBytes + bytes);
     try {
-      encoder.put(out, answer);
+      encoder.putDataHeader(out, read, read.offset(), bytes, true);
       image.read(read.offset(), out.nioBuffer(headerBytes, bytes));
       out.writerIndex(headerBytes + bytes);
     } catch (Throwable thrown) {
@@ -164,18 +203,18 @@ final class Call implements Runnable {
       throw thrown;
     }
     replyData = out;
-    reply = answer;
+    reply = new Reply.Data(read);
   }
 
   private boolean mustCommit() {
     Export export = connection.export();
     return switch (request) {
       case Request.Write _, Request.WriteZeroes _, Request.Trim _ ->
-          request.fua() || export.mode().commitsEveryWrite();
+          reply instanceof Reply.Done && (request.fua() || export.mode().commitsEveryWrite());
       case Request.Read _,
+          Request.BlockStatus _,
           Request.Cache _,
           Request.Flush _,
-          Request.BlockStatus _,
           Request.Disconnect _,
           Request.Unknown _,
           Request.Malformed _ ->

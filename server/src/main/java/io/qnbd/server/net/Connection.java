@@ -59,8 +59,11 @@ import org.jspecify.annotations.Nullable;
 final class Connection extends ChannelInboundHandlerAdapter implements RequestListener {
   private static final int DEAD = 1 << 31;
 
-  /** Enough for 64 requests of 16 KiB; 256 connections hold 256 MiB beside the budget at most. */
-  private static final long OWN_BYTES = 1 << 20;
+  /**
+   * Enough for 32 requests of 4 KiB, so small requests never wait for others' large ones; 4096
+   * connections hold 512 MiB beside the budget at most.
+   */
+  private static final long OWN_BYTES = 128 << 10;
 
   /** Long enough for a request that was under way when the last reply left; short for a signal. */
   private static final long REFUSING_MILLIS = 250;
@@ -77,6 +80,7 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   private final Export export;
   private final RequestRules rules;
   private final ReplyEncoder encoder;
+  private final StatusReader statusReader;
   private final ServerLimits limits;
   private final Workers workers;
   private final MemoryBudget budget;
@@ -106,24 +110,29 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   private boolean watched;
   private Progress lastProgress = new Progress(-1, -1, -1);
 
+  /** The request that is being offered has been counted by the export's rate limit. */
+  private boolean rateAllowed;
+
+  /** It is not yet its turn, and a timer runs. */
+  private boolean rateTimer;
+
   private MemoryBudget.@Nullable Waiter waiter;
 
   Connection(
       Channel channel,
       Negotiated negotiated,
       Export export,
-      ServerLimits limits,
-      Workers workers,
-      MemoryBudget budget,
+      ServerParts parts,
       ProblemLog problems) {
     this.channel = channel;
     this.loop = channel.eventLoop();
     this.export = export;
     this.rules = new RequestRules(negotiated);
     this.encoder = new ReplyEncoder(negotiated.replies());
-    this.limits = limits;
-    this.workers = workers;
-    this.budget = budget;
+    this.statusReader = new StatusReader(export, negotiated);
+    this.limits = parts.limits();
+    this.workers = parts.workers();
+    this.budget = parts.budget();
     this.problems = problems;
     this.decoder =
         new RequestDecoder(this, negotiated.replies(), negotiated.export().blockSizes().maximum());
@@ -139,6 +148,10 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
 
   ReplyEncoder encoder() {
     return encoder;
+  }
+
+  StatusReader statusReader() {
+    return statusReader;
   }
 
   ByteBufAllocator allocator() {
@@ -163,7 +176,10 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     if (state == State.REFUSING || rules.refusalOf(request) != null) {
       return Admission.REFUSE;
     }
-    long bytes = dataBytesOf(request);
+    if (!rateAllows(request)) {
+      return Admission.WAIT;
+    }
+    long bytes = heldBytesOf(request);
     if (bytes == 0 || bytesAdmitted > 0) {
       return Admission.ACCEPT; // In the second case the budget has called back.
     }
@@ -196,6 +212,7 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     Call call = new Call(this, request, data, bytesAdmitted, sharedBytesAdmitted);
     bytesAdmitted = 0;
     sharedBytesAdmitted = 0;
+    rateAllowed = false;
     requestsInFlight++;
     if (state == State.REFUSING) {
       answer(call, new Reply.Failed(request, NbdError.ESHUTDOWN, "the server shuts down"));
@@ -230,6 +247,42 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   public void malformed(String reason) {
     problems.disconnecting(reason);
     close();
+  }
+
+  /**
+   * Whether the export's rate allows the request now; if not, it is offered again when it does. A
+   * request is counted once, however often it is offered.
+   */
+  private boolean rateAllows(Request request) {
+    if (rateAllowed) {
+      return true;
+    }
+    if (rateTimer) {
+      return false;
+    }
+    long nanos = export.rates().tryTake(dataBytesOf(request));
+    if (nanos > 0) {
+      rateTimer = true;
+      var _ = loop.schedule(this::rateMayAllow, nanos, TimeUnit.NANOSECONDS);
+      return false;
+    }
+    rateAllowed = true;
+    return true;
+  }
+
+  private void rateMayAllow() {
+    rateTimer = false;
+    if (decoder.waiting() && !receiving) {
+      decoder.resume();
+      paused();
+    }
+  }
+
+  /** The memory that a request and its reply take while they are under way. */
+  private static long heldBytesOf(Request request) {
+    return request instanceof Request.BlockStatus
+        ? StatusReader.REPLY_BYTES_MAX
+        : dataBytesOf(request);
   }
 
   private static long dataBytesOf(Request request) {

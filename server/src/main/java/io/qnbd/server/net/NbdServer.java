@@ -8,9 +8,7 @@ import io.netty.channel.ChannelOption;
 import io.netty.channel.EventLoopGroup;
 import io.netty.channel.MultiThreadIoEventLoopGroup;
 import io.netty.util.concurrent.DefaultThreadFactory;
-import io.qnbd.protocol.codec.HandshakeDecoder;
-import io.qnbd.protocol.handshake.Handshake;
-import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.export.Export;
 import io.qnbd.server.export.MemoryBudget;
 import io.qnbd.server.export.ServedExports;
 import io.qnbd.server.export.Workers;
@@ -23,8 +21,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -42,22 +39,20 @@ public final class NbdServer {
   /** Of a shutdown's time, what is kept for waiting for the image after cutting connections. */
   private static final int HARD_STOP_SHARE = 4;
 
-  private final ServedExports exports;
-  private final ServerLimits limits;
   private final Transport transport;
   private final EventLoopGroup loops;
   private final Workers workers;
   private final MemoryBudget budget;
-  private final Map<Channel, Session> sessions = new ConcurrentHashMap<>();
+  private final Clients clients;
+  private final ServerParts parts;
   private final List<Channel> listeners = new ArrayList<>();
   private final List<Path> socketFiles = new ArrayList<>();
 
-  /** Set before {@code sessions} is gone through for the last time, read after one is put in. */
+  /** Set before the clients are gone through for the last time, read after one is added. */
   private volatile boolean stopping;
 
-  private NbdServer(ServedExports exports, ServerLimits limits, Transport transport) {
-    this.exports = exports;
-    this.limits = limits;
+  private NbdServer(
+      ServedExports exports, ServerLimits limits, Transport transport, TlsSettings tls) {
     this.transport = transport;
     this.loops =
         new MultiThreadIoEventLoopGroup(
@@ -66,6 +61,8 @@ public final class NbdServer {
             transport.handlers());
     this.workers = new Workers(limits.workerThreads());
     this.budget = new MemoryBudget(limits.bytesTotal());
+    this.clients = new Clients(limits);
+    this.parts = new ServerParts(exports, limits, workers, budget, clients, tls);
   }
 
   /**
@@ -74,18 +71,19 @@ public final class NbdServer {
    * @throws IOException when one of them cannot be had; its message is one sentence that names it
    */
   public static NbdServer start(
-      ServedExports exports, List<ListenAddress> addresses, ServerLimits limits)
+      ServedExports exports, List<ListenAddress> addresses, ServerLimits limits, TlsSettings tls)
       throws IOException {
-    return start(exports, addresses, limits, Transport.best());
+    return start(exports, addresses, limits, tls, Transport.best());
   }
 
   static NbdServer start(
       ServedExports exports,
       List<ListenAddress> addresses,
       ServerLimits limits,
+      TlsSettings tls,
       Transport transport)
       throws IOException {
-    NbdServer server = new NbdServer(exports, limits, transport);
+    NbdServer server = new NbdServer(exports, limits, transport, tls);
     try {
       for (ListenAddress address : addresses) {
         server.listen(address);
@@ -106,7 +104,45 @@ public final class NbdServer {
 
   /** Connections at this moment, those in their handshake included. */
   public int connectionCount() {
-    return sessions.size();
+    return clients.count();
+  }
+
+  /** The connections at this moment, the oldest first. */
+  public List<ClientInfo> clients() {
+    return clients.infos();
+  }
+
+  /**
+   * Ends a connection as at {@link #shutdown}, and returns at once.
+   *
+   * @return false when there is none of that id
+   */
+  public boolean disconnect(long id) {
+    return clients.disconnect(id);
+  }
+
+  /**
+   * Lets no further client use {@code export}, ends the connections that do, as at {@link
+   * #shutdown}, and waits until no call of them is in the image. Afterwards the image may be closed
+   * if that was so.
+   *
+   * <p>Not to be called from an event loop or a worker.
+   *
+   * @return false when a call was still in progress after {@code bound}
+   */
+  public boolean disconnectAll(Export export, Duration bound) throws InterruptedException {
+    long start = System.nanoTime();
+    long nanos = bound.toNanos();
+    export.retire();
+    do {
+      // Again, for those that were choosing it just then.
+      long left = nanosLeft(start, nanos);
+      clients.disconnectAll(Clients.using(export), left - left / HARD_STOP_SHARE, left);
+    } while (export.seats().taken() > 0 && nanosLeft(start, nanos) > 0);
+    CountDownLatch clear = new CountDownLatch(1);
+    export.fence().whenClear(clear::countDown);
+    return clear.await(nanosLeft(start, nanos), TimeUnit.NANOSECONDS)
+        && export.seats().taken() == 0;
   }
 
   /** Bytes that requests in flight hold at this moment. */
@@ -130,17 +166,7 @@ public final class NbdServer {
     long nanos = bound.toNanos();
     stopping = true;
     closeListeners();
-    sessions.forEach((channel, session) -> channel.eventLoop().execute(session::shutDown));
-    long soft = start + nanos - nanos / HARD_STOP_SHARE;
-    for (Channel channel : sessions.keySet()) {
-      channel.closeFuture().await(Math.max(0, soft - System.nanoTime()), TimeUnit.NANOSECONDS);
-    }
-    for (Channel channel : sessions.keySet()) {
-      if (channel.isOpen()) {
-        log.warn("client {}: cut off, its requests did not end in time", channel.remoteAddress());
-      }
-      channel.close().await(nanosLeft(start, nanos), TimeUnit.NANOSECONDS);
-    }
+    clients.disconnectAll(_ -> true, nanos - nanos / HARD_STOP_SHARE, nanosLeft(start, nanos));
     boolean quiet = workers.awaitQuiet(nanosLeft(start, nanos));
     workers.shutdown();
     // No quiet period: all channels are closed, and tasks that are already queued still run.
@@ -215,19 +241,18 @@ public final class NbdServer {
   }
 
   private void accept(Channel channel) {
-    if (sessions.size() >= limits.connectionsMax()) {
+    if (clients.full()) {
       log.debug("client {}: too many connections", channel.remoteAddress());
       var _ = channel.close();
       return;
     }
-    Session session = new Session(channel, exports, limits, workers, budget);
-    sessions.put(channel, session);
+    Session session = new Session(clients.nextId(), channel, parts);
+    clients.add(session);
     if (stopping) {
       // Accepted while the listener was being closed; shutdown may have missed it.
       var _ = channel.close();
     }
-    channel.closeFuture().addListener(_ -> sessions.remove(channel));
-    channel.pipeline().addLast(new HandshakeDecoder(new Handshake(exports, TlsMode.OFF), session));
+    session.start();
   }
 
   private void closeListeners() {

@@ -9,6 +9,7 @@ import java.time.Duration;
  * @param workerThreads threads that call images
  * @param eventLoopThreads threads that move bytes between sockets and memory
  * @param connectionsMax connections at a time; further ones are closed at once
+ * @param handshakesMax those of them that have not chosen an export; beyond it the oldest is closed
  * @param handshakeDeadline after which a client that has not chosen an export is disconnected
  * @param stallDeadline after which a client is disconnected that takes no replies, or sends no
  *     data, while others wait for the memory that it holds; up to twice that long
@@ -23,6 +24,7 @@ public record ServerLimits(
     int workerThreads,
     int eventLoopThreads,
     int connectionsMax,
+    int handshakesMax,
     Duration handshakeDeadline,
     Duration stallDeadline,
     int requestsPerConnection,
@@ -38,6 +40,7 @@ public record ServerLimits(
     if (workerThreads < 1
         || eventLoopThreads < 1
         || connectionsMax < 1
+        || handshakesMax < 1
         || requestsPerConnection < 1
         || bytesPerConnection < 1
         || bytesTotal < 1
@@ -53,7 +56,9 @@ public record ServerLimits(
         // A worker spends its time in the kernel, waiting for the disk as often as not.
         Math.max(4, 2 * cores),
         cores,
-        // As many as a machine with a hundred disks needs, and few enough to bound memory.
+        // An idle one costs some 20 KiB, and a busy one OWN_BYTES of Connection beside the budget.
+        4096,
+        // More than any client or boot storm has under way in the millisecond that one takes.
         256,
         Duration.ofSeconds(10),
         Duration.ofSeconds(30),
@@ -67,6 +72,7 @@ public record ServerLimits(
         value,
         eventLoopThreads,
         connectionsMax,
+        handshakesMax,
         handshakeDeadline,
         stallDeadline,
         requestsPerConnection,
@@ -79,6 +85,7 @@ public record ServerLimits(
         workerThreads,
         value,
         connectionsMax,
+        handshakesMax,
         handshakeDeadline,
         stallDeadline,
         requestsPerConnection,
@@ -90,6 +97,20 @@ public record ServerLimits(
     return new ServerLimits(
         workerThreads,
         eventLoopThreads,
+        value,
+        handshakesMax,
+        handshakeDeadline,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal);
+  }
+
+  public ServerLimits withHandshakesMax(int value) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        connectionsMax,
         value,
         handshakeDeadline,
         stallDeadline,
@@ -103,6 +124,7 @@ public record ServerLimits(
         workerThreads,
         eventLoopThreads,
         connectionsMax,
+        handshakesMax,
         value,
         stallDeadline,
         requestsPerConnection,
@@ -115,6 +137,7 @@ public record ServerLimits(
         workerThreads,
         eventLoopThreads,
         connectionsMax,
+        handshakesMax,
         handshakeDeadline,
         value,
         requestsPerConnection,
@@ -127,6 +150,7 @@ public record ServerLimits(
         workerThreads,
         eventLoopThreads,
         connectionsMax,
+        handshakesMax,
         handshakeDeadline,
         stallDeadline,
         requests,

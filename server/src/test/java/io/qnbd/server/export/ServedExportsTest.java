@@ -11,7 +11,6 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.OpenOptions;
-import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.WireLimits;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -45,7 +44,7 @@ final class ServedExportsTest {
   }
 
   private static List<String> names(ServedExports served) {
-    return served.list().stream().map(ExportInfo::name).toList();
+    return served.exports().stream().map(export -> export.settings().name()).toList();
   }
 
   @Test

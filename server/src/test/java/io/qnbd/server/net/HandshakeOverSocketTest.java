@@ -25,7 +25,7 @@ final class HandshakeOverSocketTest {
   private static final int INVALID = 0x80000003;
   private static final int UNKNOWN = 0x80000006;
   private static final int TOO_BIG = 0x80000009;
-  private static final int FLAGS_EXPECTED = 1 | 4 | 8 | 32 | 64 | 256 | 1024;
+  private static final int FLAGS_EXPECTED = 1 | 4 | 8 | 32 | 64 | 256 | 1024 | 2048;
   private static final int SEND_DF = 128;
 
   @Test
@@ -138,7 +138,7 @@ final class HandshakeOverSocketTest {
   void unknownOptionsOfAnySizeStayInStep() throws Exception {
     try (TestServer server = new TestServer();
         RawClient client = server.connect().greet(3)) {
-      for (int option : new int[] {4, 5, 9, 10, 11, 0x7fffffff}) {
+      for (int option : new int[] {4, 12, 0x7fffffff}) {
         for (int bytes : new int[] {0, 4, 1 << 20}) {
           client.option(option, new byte[bytes]);
           OptionReply reply = client.optionReply();

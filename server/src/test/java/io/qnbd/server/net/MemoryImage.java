@@ -41,6 +41,7 @@ final class MemoryImage implements DiskImage {
   private @Nullable IOException ioFailure;
   private @Nullable RuntimeException bug;
   private final List<CompletableFuture<@Nullable Void>> heldCommits = new ArrayList<>();
+  private long firstBadByte = Long.MAX_VALUE;
   private int callsInProgress;
   private int writes;
   private int commits;
@@ -76,6 +77,11 @@ final class MemoryImage implements DiskImage {
       heldCommits.clear();
     }
     ready.forEach(commit -> commit.complete(null));
+  }
+
+  /** Lets every read fail that goes to this byte or beyond. */
+  synchronized void failReadsFrom(long offset) {
+    firstBadByte = offset;
   }
 
   synchronized void failWith(@Nullable IOException failure) {
@@ -127,14 +133,14 @@ final class MemoryImage implements DiskImage {
 
   @Override
   public synchronized void read(long offset, ByteBuffer target) throws IOException {
-    begin(offset, target.remaining());
+    beginRead(offset, target.remaining());
     target.put(disk, (int) offset, target.remaining());
   }
 
   @Override
   public synchronized void read(long offset, ByteBuffer target, ZeroRangeSink zeroes)
       throws IOException {
-    begin(offset, target.remaining());
+    beginRead(offset, target.remaining());
     int start = target.position();
     forEachRun(
         offset,
@@ -280,6 +286,13 @@ final class MemoryImage implements DiskImage {
       throw new ReadOnlyImageException("writing to memory: opened for reading");
     }
     begin(offset, bytes);
+  }
+
+  private void beginRead(long offset, int bytes) throws IOException {
+    begin(offset, bytes);
+    if (offset + bytes > firstBadByte) {
+      throw new IOException("reading memory: bad from " + firstBadByte);
+    }
   }
 
   private void begin(long offset, long bytes) throws IOException {

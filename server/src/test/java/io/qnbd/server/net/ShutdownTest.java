@@ -131,7 +131,8 @@ final class ShutdownTest {
     return NbdServer.start(
         ServedExports.of(List.of()),
         List.of(new ListenAddress.Tcp(host, port)),
-        ServerLimits.DEFAULT);
+        ServerLimits.DEFAULT,
+        TlsSettings.OFF);
   }
 
   @ParameterizedTest
@@ -143,7 +144,8 @@ final class ShutdownTest {
     ServedExports exports =
         ServedExports.of(List.of(new Export("disk", "", image, CacheMode.WRITEBACK)));
     List<ListenAddress> addresses = List.of(new ListenAddress.Unix(path));
-    NbdServer server = NbdServer.start(exports, addresses, ServerLimits.DEFAULT, transport);
+    NbdServer server =
+        NbdServer.start(exports, addresses, ServerLimits.DEFAULT, TlsSettings.OFF, transport);
     try (SocketChannel client = SocketChannel.open(StandardProtocolFamily.UNIX)) {
       assertTrue(client.connect(UnixDomainSocketAddress.of(path)));
       ByteBuffer greeting = ByteBuffer.allocate(18);
@@ -153,7 +155,9 @@ final class ShutdownTest {
       IOException exists =
           assertThrows(
               IOException.class,
-              () -> NbdServer.start(exports, addresses, ServerLimits.DEFAULT, transport));
+              () ->
+                  NbdServer.start(
+                      exports, addresses, ServerLimits.DEFAULT, TlsSettings.OFF, transport));
       assertTrue(
           String.valueOf(exists.getMessage()).contains("the path exists"), exists.getMessage());
     }

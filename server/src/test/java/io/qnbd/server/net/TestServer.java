@@ -40,7 +40,12 @@ final class TestServer implements AutoCloseable {
     this.image = image;
     this.export = new Export("disk", "a test disk", image, mode);
     this.server =
-        NbdServer.start(ServedExports.of(List.of(export)), List.of(address), limits, transport);
+        NbdServer.start(
+            ServedExports.of(List.of(export)),
+            List.of(address),
+            limits,
+            TlsSettings.OFF,
+            transport);
   }
 
   SocketAddress address() {

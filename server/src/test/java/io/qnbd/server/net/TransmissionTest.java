@@ -34,6 +34,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 final class TransmissionTest {
   private static final int EPERM = 1;
   private static final int EIO = 5;
+  private static final int ENOTSUP = 95;
   private static final int EINVAL = 22;
   private static final int ENOSPC = 28;
   private static final int EOVERFLOW = 75;
@@ -295,7 +296,7 @@ final class TransmissionTest {
       assertEquals(EINVAL, client.errorOf(0, 0xffff, 0, 4096));
       assertEquals(EINVAL, client.errorOf(RawClient.NO_HOLE, READ, 0, 512));
       assertEquals(EINVAL, client.errorOf(RawClient.DF, READ, 0, 512), "DF not negotiated");
-      assertEquals(EINVAL, client.errorOf(RawClient.FAST_ZERO, WRITE_ZEROES, 0, 512));
+      assertEquals(EINVAL, client.errorOf(RawClient.FAST_ZERO, TRIM, 0, 512));
       assertEquals(EINVAL, client.errorOf(0x8000, CACHE, 0, 512));
       assertEquals(EINVAL, client.errorOfWrite(RawClient.NO_HOLE, 0, pattern(300_000, 1)));
       assertEquals(0, client.errorOf(FUA, FLUSH, 0, 0));
@@ -369,6 +370,18 @@ final class TransmissionTest {
   }
 
   @Test
+  void zeroesFastOrNotAtAll() throws Exception {
+    try (TestServer server = new TestServer();
+        RawClient client = server.simple()) {
+      assertEquals(0, client.errorOfWrite(0, 0, pattern(8192, 1)));
+      assertEquals(ENOTSUP, client.errorOf(RawClient.FAST_ZERO, WRITE_ZEROES, 100, 512));
+      assertEquals(pattern(8192, 1)[100], server.image.byteAt(100));
+      assertEquals(0, client.errorOf(RawClient.FAST_ZERO, WRITE_ZEROES, 4096, 4096));
+      assertEquals(0, server.image.byteAt(4096));
+    }
+  }
+
+  @Test
   void passesOnHowZeroesAreToBeKept() throws Exception {
     try (TestServer server = new TestServer();
         RawClient client = server.simple()) {
@@ -391,12 +404,13 @@ final class TransmissionTest {
       assertEquals(EIO, client.errorOf(0, FLUSH, 0, 0));
       structured.send(request(0, READ, 3, 0, 512));
       Chunk error = structured.chunk();
-      assertEquals(0x8001, error.type());
+      assertEquals(0x8002, error.type());
       assertEquals(1, error.flags());
       assertEquals(EIO, error.data().getInt());
-      assertEquals(
-          "reading memory: broken",
-          StandardCharsets.UTF_8.decode(error.data().position(6)).toString());
+      byte[] text = new byte[error.data().getShort()];
+      error.data().get(text);
+      assertEquals("reading memory: broken", new String(text, StandardCharsets.UTF_8));
+      assertEquals(0, error.data().getLong());
       server.image.failWith(null);
       server.image.breakWith(new IllegalStateException("a planted bug"));
       assertEquals(EIO, client.errorOf(0, READ, 0, 512));
