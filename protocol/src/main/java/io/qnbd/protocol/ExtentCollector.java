@@ -77,7 +77,7 @@ public final class ExtentCollector {
       long now = Math.min(left, extentBytesMax - bytes);
       bytes += now;
       left -= now;
-      // The extent at hand goes on past the request only when it needs no other to do so.
+      // No other extent follows the one that reaches the end of the request, or goes beyond it.
       full = bytes >= bytesMax - bytesBefore;
     }
     return !full;

@@ -11,6 +11,8 @@ import org.jspecify.annotations.Nullable;
  * Where the bytes of one channel are received: in the data of the WRITE that is being collected
  * when that is what comes next, so that large data is not copied, and in small buffers otherwise.
  *
+ * <p>Behind TLS nothing is received in place, because what the channel reads is not the data.
+ *
  * <p>Must be set on the channel before it is first read, because Netty then keeps the handle.
  *
  * <p>Owner: the channel's event loop.

@@ -14,13 +14,13 @@ import org.jspecify.annotations.Nullable;
  * Cuts the bytes of the transmission phase into requests (NBD protocol, "Request message").
  *
  * <pre>
- *          +--------- REFUSE ----> SKIP --+
- *          |                              | all data has come: received
- * HEADER --+--------- ACCEPT ----> DATA --+--> HEADER
- *  |  ^    |
- *  |  |    +--------- WAIT ----> OFFER, until resume
- *  |  |
- *  +--+--> STATUS_PAYLOAD, which is part of a BLOCK_STATUS: offered when it has come
+ *                                         +-- REFUSE --> SKIP --+
+ *                                         |                     | all data has come: received
+ * HEADER -------------------------> OFFER-+-- ACCEPT --> DATA --+--> HEADER
+ *   |                                 ^   |
+ *   | BLOCK_STATUS with a payload     |   +-- WAIT ----> OFFER, until resume
+ *   +---> STATUS_PAYLOAD -------------+
+ *           it has come
  *   any state: malformed, end ----> ENDED, everything is dropped
  * </pre>
  *
@@ -196,6 +196,9 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
   /**
    * The place where the data that comes next belongs, if only data can come next. The channel reads
    * into it and passes it to {@link #channelRead} or, if nothing came, releases it.
+   *
+   * <p>Nothing is lent when another handler comes first: what the channel reads is not the data
+   * then, but what TLS makes it from.
    */
   @Nullable ByteBuf lend() {
     lent = null;
@@ -203,7 +206,8 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
     if (collected == null
         || state != State.DATA
         || dataBytesLeft < LENT_BYTES_MIN
-        || !queue.isEmpty()) {
+        || !queue.isEmpty()
+        || !isFirstInPipeline()) {
       return null;
     }
     if (!collected.isWritable()) {
@@ -212,6 +216,11 @@ public final class RequestDecoder extends ChannelInboundHandlerAdapter {
     int bytes = (int) Math.min(dataBytesLeft, collected.writableBytes());
     lent = collected.retainedSlice(collected.writerIndex(), bytes).clear();
     return lent;
+  }
+
+  @SuppressWarnings("ReferenceEquality") // The same handler, not an equal one.
+  private boolean isFirstInPipeline() {
+    return contextOf().pipeline().first() == this;
   }
 
   /** The bytes are in place already; counts them. */
