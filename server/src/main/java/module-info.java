@@ -6,6 +6,7 @@ module io.qnbd.server {
   requires io.qnbd.image;
   requires io.qnbd.protocol;
   requires io.netty.buffer;
+  requires io.netty.codec;
   requires io.netty.common;
   requires io.netty.handler;
   requires io.netty.transport;

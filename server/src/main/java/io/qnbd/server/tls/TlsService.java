@@ -76,6 +76,7 @@ public final class TlsService implements AutoCloseable {
   public @Nullable TlsIdentity identityOf(ChannelHandler handler) {
     return switch (handler) {
       case SslHandler ssl -> X509Acceptor.identityOf(ssl);
+      case PskHandler psk -> psk.identity();
       default -> throw new IllegalArgumentException("not a TLS handler: " + handler);
     };
   }
@@ -89,7 +90,7 @@ public final class TlsService implements AutoCloseable {
   private static Acceptor load(TlsFiles files) throws IOException {
     return switch (files) {
       case TlsFiles.X509 x509 -> X509Acceptor.load(x509);
-      case TlsFiles.Psk _ -> throw new IOException("TLS with pre-shared keys is not there yet");
+      case TlsFiles.Psk psk -> PskAcceptor.load(psk);
     };
   }
 
