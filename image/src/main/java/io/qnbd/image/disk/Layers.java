@@ -14,6 +14,7 @@ import org.jspecify.annotations.Nullable;
 /**
  * What an open image consists of, for the classes of this package.
  *
+ * @param virtualBytes the disk's size when the image was opened
  * @param metadata guards {@code map}, {@code allocator}, {@code barrier}, {@code dirtyBit} and
  *     {@code directory}. Taken after the range lock of the guest clusters concerned, never before
  *     one, and never held while guest data is read or written; table reads and writes do happen

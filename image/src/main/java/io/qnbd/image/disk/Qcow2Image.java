@@ -9,7 +9,6 @@ import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
-import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.ZeroRangeSink;
 import io.qnbd.image.check.Inspector;
@@ -67,6 +66,12 @@ public final class Qcow2Image implements DiskImage {
   /** Whether the first change must clear autoclear bits or set the dirty bit before it. */
   private volatile boolean headerPending;
 
+  /**
+   * Grows under {@link #snapshotChange} and, where it ends inside a cluster, with that cluster held
+   * exclusively.
+   */
+  private volatile long virtualBytes;
+
   private boolean dirtyBitHeld;
 
   private boolean closed;
@@ -74,12 +79,14 @@ public final class Qcow2Image implements DiskImage {
   private final boolean lazyRefcounts;
   private final SnapshotOperations snapshotOperations;
   private final ReentrantLock snapshotChange = new ReentrantLock();
+  private final Growth growth;
 
   /** Set once a revert made another L1 table the active one: nothing may be written any more. */
   private boolean reverted;
 
   Qcow2Image(Layers layers, OpenOptions options, boolean autoclearPending, boolean lazyRefcounts) {
     this.layers = layers;
+    this.virtualBytes = layers.virtualBytes();
     this.readOnly = options.readOnly();
     this.refBatch = options.refBatch();
     this.lazyRefcounts = lazyRefcounts;
@@ -103,6 +110,8 @@ public final class Qcow2Image implements DiskImage {
             layers.directory(),
             layers.dirtyBit(),
             this::flush);
+    this.growth =
+        new Growth(layers, clusters, reader, writer, zeroes, this::flush, this::afterChange);
   }
 
   /**
@@ -124,7 +133,7 @@ public final class Qcow2Image implements DiskImage {
 
   @Override
   public long virtualBytes() {
-    return layers.virtualBytes();
+    return virtualBytes;
   }
 
   @Override
@@ -215,8 +224,8 @@ public final class Qcow2Image implements DiskImage {
       return;
     }
     writeExplicitZeroes(offset, geometry.offsetOf(first), mode);
-    forEachPiece(first, last, (cluster, count) -> zeroClusters(cluster, count, mode));
-    writeExplicitZeroes(Math.min(geometry.offsetOf(last), end), end, mode);
+    long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
+    writeExplicitZeroes(Math.min(geometry.offsetOf(done), end), end, mode);
   }
 
   @Override
@@ -277,6 +286,7 @@ public final class Qcow2Image implements DiskImage {
     forEachPiece(
         first,
         last,
+        end,
         (cluster, count) -> {
           if (zeroes.canDrop(cluster)) {
             zeroes.drop(cluster, count, Dropped.UNMAPPED);
@@ -291,8 +301,13 @@ public final class Qcow2Image implements DiskImage {
   /**
    * Runs the action over {@code [first, last)} in pieces that lie in one L2 table each and are
    * wholly above or wholly below the end of the backing file, each with its range held exclusively.
+   *
+   * @param end of the request: inside the last cluster if the disk ends there. If it has grown
+   *     since, that cluster is not the request's alone and is left out
+   * @return the cluster behind the last one that was done
    */
-  private void forEachPiece(long first, long last, PieceAction action) throws IOException {
+  private long forEachPiece(long first, long last, long end, PieceAction action)
+      throws IOException {
     Geometry geometry = layers.geometry();
     long backingEnd =
         layers.backing() == null ? 0 : geometry.clustersFor(layers.backing().virtualBytes());
@@ -304,6 +319,12 @@ public final class Qcow2Image implements DiskImage {
       long count = layers.map().clustersInTable(cluster, max);
       RangeLock.Hold hold = clusters.acquire(cluster, cluster + count - 1, true);
       try {
+        if (geometry.offsetOf(cluster + count) > end && virtualBytes > end) {
+          if (count > 1) {
+            action.run(cluster, count - 1);
+          }
+          return cluster + count - 1;
+        }
         action.run(cluster, count);
       } finally {
         clusters.release(hold);
@@ -311,6 +332,7 @@ public final class Qcow2Image implements DiskImage {
       afterChange();
       cluster += count;
     }
+    return last;
   }
 
   /** Zeroes parts of clusters; those that read as zeroes already are left alone. */
@@ -429,7 +451,7 @@ public final class Qcow2Image implements DiskImage {
       // Also for those that would change tables in memory only: they could never become durable.
       throw new IOException(
           layers.file().name()
-              + ": an earlier sync failed, so nothing is changed: reopen the image");
+              + ": an earlier write or sync failed, so nothing is changed: reopen the image");
     }
   }
 
@@ -619,7 +641,18 @@ public final class Qcow2Image implements DiskImage {
 
   @Override
   public void resize(long bytes) throws IOException {
-    beforeChange();
-    throw new UnsupportedImageException(layers.file().name() + ": can't be grown while it is open");
+    if (readOnly) {
+      throw readOnlyException();
+    }
+    snapshotChange.lock();
+    try {
+      growth.check(virtualBytes, bytes);
+      if (bytes != virtualBytes) {
+        beforeChange();
+        growth.grow(virtualBytes, bytes, () -> virtualBytes = bytes);
+      }
+    } finally {
+      snapshotChange.unlock();
+    }
   }
 }

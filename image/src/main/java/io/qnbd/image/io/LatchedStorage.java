@@ -13,13 +13,13 @@ import org.jspecify.annotations.Nullable;
  * nothing, and writing on could make durable what refers to lost bytes. Reads go on.
  *
  * <pre>
- *   working --- sync fails ---> failed       (left only by opening the file again)
+ *   working --- sync fails, giveUp() ---> failed       (left only by opening the file again)
  *   working: everything is passed on
  *   failed:  reads and close are passed on; every change and every sync fails
  * </pre>
  *
  * <p>A failed write, a full host above all, does not latch: its caller knows which bytes are in
- * doubt.
+ * doubt, and calls {@link #giveUp} where it can't live with the doubt.
  *
  * <p>A sync is left out when nothing was changed since the last successful one started.
  */
@@ -41,7 +41,7 @@ public final class LatchedStorage implements Storage {
   /** The sum of {@link #changes} that is durable; under the mutex. */
   private long durableChanges;
 
-  /** Why a sync failed, written under the mutex; null while the storage works. */
+  /** Why it has failed, written under the mutex; null while the storage works. */
   private volatile @Nullable String failure;
 
   /** Takes {@code file} over: closing this closes it. */
@@ -49,9 +49,16 @@ public final class LatchedStorage implements Storage {
     this.file = file;
   }
 
-  /** Whether a sync has failed. */
+  /** Whether it has failed: nothing is changed any more. */
   public boolean failed() {
     return failure != null;
+  }
+
+  /** As if a sync had failed, for that reason. */
+  public void giveUp(String reason) {
+    synchronized (mutex) {
+      failure = reason;
+    }
   }
 
   /** Writes passed on, failed ones included. */
@@ -185,6 +192,7 @@ public final class LatchedStorage implements Storage {
 
   private IOException latched(String what, String reason) {
     return new IOException(
-        "%s: an earlier sync of %s failed (%s): reopen the image".formatted(what, name(), reason));
+        "%s: an earlier write or sync of %s failed (%s): reopen the image"
+            .formatted(what, name(), reason));
   }
 }

@@ -45,8 +45,8 @@ public final class ClusterMap {
   private final Storage file;
   private final Geometry geometry;
   private final boolean zeroFlagKnown;
-  private final long l1Offset;
-  private final long[] l1;
+  private long l1Offset;
+  private long[] l1;
   private final BitSet dirtyL1Sectors = new BitSet();
   private final SliceCache slices;
   private final Allocator allocator;
@@ -448,6 +448,21 @@ public final class ClusterMap {
 
   public int l1Entries() {
     return l1.length;
+  }
+
+  public long l1Offset() {
+    return l1Offset;
+  }
+
+  /**
+   * The header has come to name another L1 table.
+   *
+   * @param offset where it is in the file
+   * @param entries the old table's, and more; handed over
+   */
+  public void replaceL1(long offset, long[] entries) {
+    l1Offset = offset;
+    l1 = entries;
   }
 
   /**

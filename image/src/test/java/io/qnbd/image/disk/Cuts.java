@@ -15,6 +15,7 @@ import io.qnbd.image.oracle.RawQcow2;
 import io.qnbd.image.random.SeededRandom;
 import java.io.IOException;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.function.Supplier;
 import org.jspecify.annotations.Nullable;
@@ -29,11 +30,14 @@ final class Cuts {
    * A file as it may be found.
    *
    * @param disks what the disk may hold: one of these
+   * @param bytesMin the least that the disk may have; the most are {@code bytesMax}
    */
   private record Cut(
       long operation,
       MemoryStorage file,
       List<GuestModel.Allowed> disks,
+      long bytesMin,
+      long bytesMax,
       SnapshotBook.State snapshots) {}
 
   private final Guest guest;
@@ -42,6 +46,8 @@ final class Cuts {
   private final Supplier<SnapshotBook.State> snapshots;
   private final List<Cut> cuts = new ArrayList<>();
   private GuestModel.@Nullable Allowed otherDisk;
+  private long bytesMin;
+  private long bytesMax;
 
   /** Cuts of a run that began with {@code guest} and is described by {@code model}. */
   Cuts(Guest guest, GuestModel model, SeededRandom random) {
@@ -54,11 +60,22 @@ final class Cuts {
     this.model = model;
     this.random = random;
     this.snapshots = snapshots;
+    this.bytesMin = model.bytes();
+    this.bytesMax = model.bytes();
   }
 
   /** From now on the disk may hold this instead of what the model says; null for no longer. */
   synchronized void mayHold(GuestModel.@Nullable Allowed disk) {
     otherDisk = disk;
+  }
+
+  /**
+   * From now on the disk may have one of these sizes and what the model says, which describes the
+   * largest.
+   */
+  synchronized void mayHave(long min, long max) {
+    bytesMin = min;
+    bytesMax = max;
   }
 
   /**
@@ -93,7 +110,7 @@ final class Cuts {
     GuestModel.Allowed other = otherDisk;
     List<GuestModel.Allowed> disks =
         other == null ? List.of(model.allowed()) : List.of(model.allowed(), other);
-    cuts.add(new Cut(storage.operations(), file, disks, snapshots.get()));
+    cuts.add(new Cut(storage.operations(), file, disks, bytesMin, bytesMax, snapshots.get()));
   }
 
   synchronized int count() {
@@ -121,7 +138,10 @@ final class Cuts {
       assertEquals(0, report.corruptions(), () -> "the engine's own check: " + report.findings());
     }
     byte[] disk = found.disk(guest.engine.base());
-    requireAllowed(cut.disks(), disk);
+    assertTrue(
+        disk.length == cut.bytesMin() || disk.length == cut.bytesMax(),
+        () -> disk.length + " bytes, not " + cut.bytesMin() + " or " + cut.bytesMax());
+    requireAllowed(cut.disks(), Arrays.copyOf(disk, model.bytes()));
     SnapshotBook.State snapshots = cut.snapshots().check(found, guest.engine.base());
     useAgain(cut.file(), disk, findings.leaks(), snapshots);
   }

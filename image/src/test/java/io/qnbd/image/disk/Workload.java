@@ -43,8 +43,13 @@ final class Workload {
     this.image = image;
     this.model = model;
     this.mix = mix;
-    hotBytes = Math.max(1, model.bytes() / random.pick(List.of(8, 40)));
-    hotAt = random.below(model.bytes() - hotBytes + 1);
+    hotBytes = Math.max(1, bytes() / random.pick(List.of(8, 40)));
+    hotAt = random.below(bytes() - hotBytes + 1);
+  }
+
+  /** A model may describe more than there is as yet: the image grows into it. */
+  private int bytes() {
+    return (int) Math.min(model.bytes(), image.virtualBytes());
   }
 
   void run(int steps) throws IOException {
@@ -63,12 +68,12 @@ final class Workload {
       flush();
       return;
     }
-    int count = (int) random.skewed(1, Math.min(mix.bytesMax(), model.bytes()));
+    int count = (int) random.skewed(1, Math.min(mix.bytesMax(), bytes()));
     int at = place(count);
     if (random.chance(70)) {
       int unit = random.pick(List.of(512, 4096, image.preferredBytes()));
       at = at / unit * unit;
-      count = Math.min((count + unit - 1) / unit * unit, model.bytes() - at);
+      count = Math.min((count + unit - 1) / unit * unit, bytes() - at);
     }
     if ((kind -= mix.reads()) < 0) {
       checkRead(at, count);
@@ -82,7 +87,7 @@ final class Workload {
   }
 
   private int place(int count) {
-    int room = model.bytes() - count;
+    int room = bytes() - count;
     int at = random.chance(50) ? hotAt + random.below(hotBytes) : random.below(room + 1);
     return Math.min(at, room);
   }
@@ -138,8 +143,8 @@ final class Workload {
   }
 
   void checkAll() throws IOException {
-    for (int at = 0; at < model.bytes(); at += 1 << 20) {
-      checkRead(at, Math.min(1 << 20, model.bytes() - at));
+    for (int at = 0; at < bytes(); at += 1 << 20) {
+      checkRead(at, Math.min(1 << 20, bytes() - at));
     }
   }
 
@@ -159,7 +164,7 @@ final class Workload {
   private void settle(int at, int count, boolean failed) throws IOException {
     int from = at / GuestModel.SECTOR_BYTES * GuestModel.SECTOR_BYTES;
     int sectors = (at + count - from + GuestModel.SECTOR_BYTES - 1) / GuestModel.SECTOR_BYTES;
-    int to = Math.min(model.bytes(), from + sectors * GuestModel.SECTOR_BYTES);
+    int to = Math.min(bytes(), from + sectors * GuestModel.SECTOR_BYTES);
     byte[] actual;
     try {
       actual = read(from, to - from);

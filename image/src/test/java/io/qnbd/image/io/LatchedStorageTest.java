@@ -25,7 +25,8 @@ final class LatchedStorageTest {
     assertThrows(IOException.class, storage::sync);
     file.syncFailure = null;
     assertTrue(storage.failed());
-    String suffix = ": an earlier sync of disk failed (Input/output error): reopen the image";
+    String suffix =
+        ": an earlier write or sync of disk failed (Input/output error): reopen the image";
     refused(
         "writing 4096 bytes at 0x10000 of disk" + suffix, () -> storage.write(65536, bytes(4096)));
     refused("syncing disk" + suffix, storage::sync);
