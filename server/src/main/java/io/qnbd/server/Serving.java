@@ -14,8 +14,6 @@ import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.NbdServer;
 import io.qnbd.server.net.TlsSettings;
 import java.io.IOException;
-import java.net.SocketAddress;
-import java.net.UnixDomainSocketAddress;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
@@ -84,8 +82,8 @@ final class Serving {
         control = ControlServer.start(controlPath, exports, Failures::sentence);
       }
       for (ListenAddress address : plan.addresses()) {
-        if (address instanceof ListenAddress.Unix(Path path)) {
-          StaleSocket.remove(path);
+        if (address instanceof ListenAddress.Unix unix && unix.fits()) {
+          StaleSocket.remove(unix.path());
         }
       }
       NbdServer started =
@@ -95,7 +93,7 @@ final class Serving {
               plan.limits(),
               TlsSettings.OFF);
       server = started;
-      String line = ReadyLine.of(items, addressesOf(started));
+      String line = ReadyLine.of(items, started.addresses());
       state = State.SERVING;
       return line;
     } finally {
@@ -116,17 +114,6 @@ final class Serving {
     Export export = new Export(argument.name(), format + " image", image, plan.open().cacheMode());
     exports.add(new ControlledExport(export, format.toString(), path));
     return item(argument, image, format);
-  }
-
-  /** Where clients connect: ports as the system chose them, sockets as they were named. */
-  private List<SocketAddress> addressesOf(NbdServer started) {
-    List<SocketAddress> addresses = new ArrayList<>(started.addresses());
-    for (int i = 0; i < addresses.size(); i++) {
-      if (plan.addresses().get(i) instanceof ListenAddress.Unix(Path path)) {
-        addresses.set(i, UnixDomainSocketAddress.of(path));
-      }
-    }
-    return addresses;
   }
 
   /** Makes the image if it is missing and the plan says so; returns the format that it has. */

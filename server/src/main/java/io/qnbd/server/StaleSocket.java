@@ -2,6 +2,7 @@ package io.qnbd.server;
 
 import java.io.IOException;
 import java.net.ConnectException;
+import java.net.SocketException;
 import java.net.UnixDomainSocketAddress;
 import java.nio.channels.SocketChannel;
 import java.nio.file.Files;
@@ -24,6 +25,9 @@ final class StaleSocket {
       throw new IOException("listening on " + path + ": another server does already");
     } catch (ConnectException _) {
       Files.delete(path);
+    } catch (SocketException _) {
+      // It cannot be said whether anybody listens; another user's it may be. It stays, and whoever
+      // binds next says that it is there.
     }
   }
 

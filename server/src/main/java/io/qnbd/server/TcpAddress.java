@@ -3,7 +3,8 @@ package io.qnbd.server;
 import io.qnbd.server.net.ListenAddress;
 
 /**
- * A TCP address to listen on, as it is typed: {@code HOST}, {@code HOST:PORT}, {@code [IPV6]:PORT}.
+ * A TCP address to listen on, as it is typed: {@code HOST}, {@code HOST:PORT}, {@code [IPV6]:PORT},
+ * or {@code :PORT} for all addresses of the machine.
  */
 final class TcpAddress {
   private TcpAddress() {}
@@ -26,9 +27,9 @@ final class TcpAddress {
     boolean bracketed = text.startsWith("[") && closing > 0;
     String host = bracketed ? text.substring(1, closing) : beforeColon(text);
     String rest = text.substring(bracketed ? closing + 1 : host.length());
-    if (host.isEmpty()) {
+    if (host.isEmpty() && (bracketed || rest.isEmpty())) {
       throw new IllegalArgumentException(
-          "the address '" + text + "' has no host (0.0.0.0 and [::] listen on all of them)");
+          "the address '" + text + "' has no host (:" + PORT_DEFAULT + " listens on all of them)");
     }
     if (rest.isEmpty()) {
       return new ListenAddress.Tcp(host, PORT_DEFAULT);

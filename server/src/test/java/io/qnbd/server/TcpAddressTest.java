@@ -20,7 +20,8 @@ final class TcpAddressTest {
     "localhost:65535, localhost, 65535",
     "disks.example.org, disks.example.org, 10809",
     "[::1]:10810, ::1, 10810",
-    "[::], ::, 10809"
+    "[::], ::, 10809",
+    ":10809, '', 10809"
   })
   void readsHostAndPort(String text, String host, int port) {
     assertEquals(new ListenAddress.Tcp(host, port), TcpAddress.parse(text));
@@ -31,7 +32,7 @@ final class TcpAddressTest {
       strings = {
         "",
         ":",
-        ":10809",
+        ":x",
         "[]:1",
         "[::1",
         "::1",

@@ -1,10 +1,6 @@
 package io.qnbd.server.net;
 
-import io.netty.bootstrap.ServerBootstrap;
 import io.netty.channel.Channel;
-import io.netty.channel.ChannelFuture;
-import io.netty.channel.ChannelInitializer;
-import io.netty.channel.ChannelOption;
 import io.netty.channel.EventLoopGroup;
 import io.netty.channel.MultiThreadIoEventLoopGroup;
 import io.netty.util.concurrent.DefaultThreadFactory;
@@ -13,13 +9,8 @@ import io.qnbd.server.export.MemoryBudget;
 import io.qnbd.server.export.ServedExports;
 import io.qnbd.server.export.Workers;
 import java.io.IOException;
-import java.net.InetSocketAddress;
 import java.net.SocketAddress;
-import java.nio.file.Files;
-import java.nio.file.LinkOption;
-import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -39,21 +30,18 @@ public final class NbdServer {
   /** Of a shutdown's time, what is kept for waiting for the image after cutting connections. */
   private static final int HARD_STOP_SHARE = 4;
 
-  private final Transport transport;
   private final EventLoopGroup loops;
   private final Workers workers;
   private final MemoryBudget budget;
   private final Clients clients;
   private final ServerParts parts;
-  private final List<Channel> listeners = new ArrayList<>();
-  private final List<Path> socketFiles = new ArrayList<>();
+  private final Listeners listeners;
 
   /** Set before the clients are gone through for the last time, read after one is added. */
   private volatile boolean stopping;
 
   private NbdServer(
       ServedExports exports, ServerLimits limits, Transport transport, TlsSettings tls) {
-    this.transport = transport;
     this.loops =
         new MultiThreadIoEventLoopGroup(
             limits.eventLoopThreads(),
@@ -63,6 +51,7 @@ public final class NbdServer {
     this.budget = new MemoryBudget(limits.bytesTotal());
     this.clients = new Clients(limits);
     this.parts = new ServerParts(exports, limits, workers, budget, clients, tls);
+    this.listeners = new Listeners(loops, transport, this::accept);
   }
 
   /**
@@ -86,7 +75,7 @@ public final class NbdServer {
     NbdServer server = new NbdServer(exports, limits, transport, tls);
     try {
       for (ListenAddress address : addresses) {
-        server.listen(address);
+        server.listeners.open(address);
       }
     } catch (IOException failed) {
       server.abandon();
@@ -96,10 +85,12 @@ public final class NbdServer {
   }
 
   /**
-   * The addresses that are listened on, in the order given, with ports as the system chose them.
+   * The addresses that are listened on, in the order given, with ports as the system chose them:
+   * {@link java.net.InetSocketAddress} and {@link java.net.UnixDomainSocketAddress}. A host that
+   * has several addresses is listened on at each.
    */
   public List<SocketAddress> addresses() {
-    return listeners.stream().map(Channel::localAddress).toList();
+    return listeners.addresses();
   }
 
   /** Connections at this moment, those in their handshake included. */
@@ -165,7 +156,7 @@ public final class NbdServer {
     long start = System.nanoTime();
     long nanos = bound.toNanos();
     stopping = true;
-    closeListeners();
+    listeners.close();
     clients.disconnectAll(_ -> true, nanos - nanos / HARD_STOP_SHARE, nanosLeft(start, nanos));
     boolean quiet = workers.awaitQuiet(nanosLeft(start, nanos));
     workers.shutdown();
@@ -178,66 +169,6 @@ public final class NbdServer {
 
   private static long nanosLeft(long start, long nanos) {
     return Math.max(0, nanos - (System.nanoTime() - start));
-  }
-
-  private void listen(ListenAddress address) throws IOException {
-    ServerBootstrap bootstrap =
-        new ServerBootstrap()
-            .group(loops)
-            .childHandler(
-                new ChannelInitializer<Channel>() {
-                  @Override
-                  protected void initChannel(Channel channel) {
-                    accept(channel);
-                  }
-                });
-    SocketAddress socketAddress =
-        switch (address) {
-          case ListenAddress.Tcp(String host, int port) -> {
-            bootstrap
-                .channel(transport.tcp())
-                .childOption(ChannelOption.ALLOW_HALF_CLOSURE, true)
-                .option(ChannelOption.SO_REUSEADDR, true)
-                .childOption(ChannelOption.TCP_NODELAY, true)
-                .childOption(ChannelOption.SO_KEEPALIVE, true);
-            yield host.isEmpty() ? new InetSocketAddress(port) : new InetSocketAddress(host, port);
-          }
-          case ListenAddress.Unix(Path path) -> {
-            if (Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
-              throw new IOException(
-                  "listening on " + path + ": the path exists; remove it or choose another");
-            }
-            bootstrap.channel(transport.unix());
-            if (transport.halfClosesUnix()) {
-              bootstrap.childOption(ChannelOption.ALLOW_HALF_CLOSURE, true);
-            }
-            yield transport.unixAddress(path);
-          }
-        };
-    if (socketAddress instanceof InetSocketAddress inet && inet.isUnresolved()) {
-      throw new IOException("listening on " + address + ": no such host");
-    }
-    bind(bootstrap, socketAddress, address);
-    if (address instanceof ListenAddress.Unix(Path path)) {
-      socketFiles.add(path);
-    }
-  }
-
-  private void bind(ServerBootstrap bootstrap, SocketAddress socketAddress, ListenAddress address)
-      throws IOException {
-    ChannelFuture bound = bootstrap.bind(socketAddress).awaitUninterruptibly();
-    Throwable cause = bound.cause();
-    if (cause == null) {
-      listeners.add(bound.channel());
-      return;
-    }
-    String why = String.valueOf(cause.getMessage());
-    if (why.contains("Cannot assign")) {
-      why = "this machine has no such address";
-    } else if (why.contains("already in use")) {
-      why = "the port is in use";
-    }
-    throw new IOException("listening on " + address + ": " + why, cause);
   }
 
   private void accept(Channel channel) {
@@ -255,21 +186,8 @@ public final class NbdServer {
     session.start();
   }
 
-  private void closeListeners() {
-    for (Channel listener : listeners) {
-      listener.close().awaitUninterruptibly();
-    }
-    for (Path path : socketFiles) {
-      try {
-        Files.deleteIfExists(path);
-      } catch (IOException failed) {
-        log.warn("deleting the socket {}: {}", path, failed.getMessage());
-      }
-    }
-  }
-
   private void abandon() {
-    closeListeners();
+    listeners.close();
     loops.shutdownGracefully(0, 0, TimeUnit.NANOSECONDS).awaitUninterruptibly();
     workers.shutdown();
   }
