@@ -27,6 +27,7 @@ final class Clients {
   private final ServerLimits limits;
   private final AtomicLong lastId = new AtomicLong();
   private final Map<Long, Session> sessions = new ConcurrentHashMap<>();
+  private final ClientCount users = new ClientCount();
 
   /** In the order of their acceptance; guarded by its own monitor. */
   private final Set<Session> handshaking = new LinkedHashSet<>();
@@ -66,12 +67,23 @@ final class Clients {
         .closeFuture()
         .addListener(_ -> {
           sessions.remove(session.id());
-          transmitting(session);
+          handshakeEnded(session);
         });
   }
 
-  /** The handshake of {@code session} is over. */
+  /** The client has chosen an export and sends requests from now on. */
   void transmitting(Session session) {
+    handshakeEnded(session);
+    users.enter();
+    session.channel().closeFuture().addListener(_ -> users.leave());
+  }
+
+  /** As {@link ClientCount#onIdle}. */
+  void onIdle(Runnable action) {
+    users.onIdle(action);
+  }
+
+  private void handshakeEnded(Session session) {
     synchronized (handshaking) {
       handshaking.remove(session);
     }

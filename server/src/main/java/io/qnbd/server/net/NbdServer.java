@@ -93,6 +93,15 @@ public final class NbdServer {
     return listeners.addresses();
   }
 
+  /**
+   * Runs {@code action} each time that the last client has gone that had chosen an export; at once,
+   * too, if that has happened already. It runs on an event loop, or on this thread, and must not
+   * wait.
+   */
+  public void onIdle(Runnable action) {
+    clients.onIdle(action);
+  }
+
   /** Connections at this moment, those in their handshake included. */
   public int connectionCount() {
     return clients.count();
