@@ -3,10 +3,7 @@ package io.qnbd.server;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.SocketAddress;
-import java.net.URI;
-import java.net.URISyntaxException;
 import java.net.UnixDomainSocketAddress;
-import java.nio.file.Path;
 import java.util.List;
 import java.util.stream.Collectors;
 
@@ -38,28 +35,12 @@ final class ReadyLine {
             .collect(Collectors.joining(", "));
     String uris =
         addresses.stream()
-            .map(address -> uri(address, several ? "NAME" : ""))
+            .map(address -> NbdUri.of(address, several ? "NAME" : "", false))
             .collect(Collectors.joining(" and "));
     return Printable.text(
         "qnbd: serving %s at %s - attach with: nbd-client %s%s /dev/nbd0"
             .formatted(
                 exports, uris, several ? "-N NAME " : "", clientArguments(addresses.getFirst())));
-  }
-
-  /** The URI of an export by the NBD URI specification. */
-  static String uri(SocketAddress address, String name) {
-    return switch (address) {
-      case InetSocketAddress tcp ->
-          "nbd://" + hostAndPort(tcp) + (name.isEmpty() ? "" : "/" + name);
-      case UnixDomainSocketAddress unix ->
-          "nbd+unix:///" + name + "?socket=" + encoded(unix.getPath().toAbsolutePath());
-      default -> throw new AssertionError("neither TCP nor Unix: " + address);
-    };
-  }
-
-  private static String hostAndPort(InetSocketAddress tcp) {
-    String host = hostText(tcp.getAddress());
-    return (host.indexOf(':') < 0 ? host : "[" + host + "]") + ":" + tcp.getPort();
   }
 
   private static String clientArguments(SocketAddress address) {
@@ -73,23 +54,8 @@ final class ReadyLine {
 
   /** A server on every address is reached from its own machine by the loopback's. */
   private static String clientHost(InetAddress address) {
-    return hostText(address.isAnyLocalAddress() ? InetAddress.getLoopbackAddress() : address);
-  }
-
-  private static String hostText(InetAddress address) {
-    String text = address.getHostAddress();
-    return text.equals("0:0:0:0:0:0:0:0") ? "::" : text.equals("0:0:0:0:0:0:0:1") ? "::1" : text;
-  }
-
-  private static String encoded(Path path) {
-    try {
-      return new URI(null, null, path.toString(), null)
-          .getRawPath()
-          .replace("+", "%2B")
-          .replace("&", "%26");
-    } catch (URISyntaxException e) {
-      throw new AssertionError("every absolute path can be encoded: " + path, e);
-    }
+    return NbdUri.hostText(
+        address.isAnyLocalAddress() ? InetAddress.getLoopbackAddress() : address);
   }
 
   /** As one word for a shell. */

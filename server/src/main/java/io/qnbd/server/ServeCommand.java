@@ -15,6 +15,7 @@ import java.util.Set;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -33,9 +34,10 @@ import picocli.CommandLine.Parameters;
     optionListHeading = "%nOptions:%n",
     exitCodeListHeading = "%nExit codes:%n",
     exitCodeList = {
-      "0:stopped by a signal; everything written is in the images",
+      "0:stopped by a signal or by --once; everything written is in the images",
       "1:could not start, or an image could not be closed properly; standard error says why",
       "64:the command line makes no sense",
+      "0 to 255:with --run, the command's exit code, 128 and the number if a signal ended it",
       "130, 143:a second signal came before the images were closed. They stay consistent; what was "
           + "written since the last flush may be lost"
     },
@@ -46,6 +48,7 @@ import picocli.CommandLine.Parameters;
       "  qnbd serve --unix /run/qnbd.sock --read-only base.qcow2",
       "  qnbd serve --format raw disk.raw",
       "  qnbd serve --snapshot monday --listen 127.0.0.1:10810 disk.qcow2",
+      "  qnbd serve --run 'qemu-img convert $nbd copy.raw' disk.qcow2",
       "  qnbd serve --control /run/qnbd.ctl disk.qcow2    then: qnbd ctl /run/qnbd.ctl",
       "",
       "The protocol has no passwords and this server no encryption yet: who can",
@@ -78,7 +81,8 @@ final class ServeCommand implements Callable<Integer> {
       paramLabel = "HOST:PORT",
       description = {
         "TCP address to listen on; may be repeated. Port 0 lets the system choose, an IPv6 address "
-            + "goes in brackets: [::1]:10809. Default: 127.0.0.1:10809, or none with --unix."
+            + "goes in brackets: [::1]:10809; without a host, :10809, it is all of the machine's. "
+            + "Default: 127.0.0.1:10809; none with --unix, --run or sockets from systemd."
       })
   private List<ListenAddress.Tcp> listen = new ArrayList<>();
 
@@ -188,6 +192,8 @@ final class ServeCommand implements Callable<Integer> {
       })
   private @Nullable Path control;
 
+  @Mixin private LifecycleOptions lifecycleOptions = new LifecycleOptions();
+
   @Option(
       names = "--stats",
       description = {
@@ -202,21 +208,31 @@ final class ServeCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException, InterruptedException {
-    Serving serving = new Serving(plan(), terminal);
-    Thread hook = new Thread(() -> stopAndHalt(serving), "stop");
+    Lifecycle lifecycle = new Lifecycle(lifecycleOptions);
+    Serving serving = new Serving(plan(lifecycle), terminal);
+    Thread hook = new Thread(() -> stopAndHalt(serving, lifecycle), "stop");
     Runtime.getRuntime().addShutdownHook(hook);
     UserSignal.onEach(() -> printStatistics(serving));
     try {
-      terminal.out().println(serving.start());
-      terminal.out().flush();
+      lifecycle.begin();
+      String line = serving.start();
+      lifecycle.ready(line, serving.addresses().getFirst(), preferredExport(), 0);
+      if (!lifecycle.runsCommand()) {
+        terminal.out().println(line);
+        terminal.out().flush();
+      }
+      serving.onIdle(lifecycle::idle);
       serving.awaitStopped();
       return ExitCode.OK;
+    } catch (IOException | RuntimeException failed) {
+      stop(serving, lifecycle);
+      throw failed;
     } finally {
       removeUnlessRunning(hook);
     }
   }
 
-  private ServePlan plan() {
+  private ServePlan plan(Lifecycle lifecycle) throws IOException {
     requireRange("--l2-cache", l2Cache.bytes(), L2_CACHE_BYTES_MIN, Long.MAX_VALUE);
     requireRange("--ref-batch", refBatch, 0, REF_COUNT_MAX);
     requireRange("--ref-reserve", refReserve, 0, REF_COUNT_MAX);
@@ -243,17 +259,18 @@ final class ServeCommand implements Callable<Integer> {
     ServerLimits limits = ServerLimits.DEFAULT;
     return new ServePlan(
         exports,
-        addresses(),
+        lifecycle.addresses(listen, unix),
         open,
         create == null ? null : create.bytes(),
         control,
         workers == null ? limits : limits.withWorkerThreads(workers));
   }
 
-  private List<ListenAddress> addresses() {
-    List<ListenAddress> addresses = new ArrayList<>(listen);
-    unix.forEach(path -> addresses.add(new ListenAddress.Unix(path)));
-    return addresses.isEmpty() ? List.of(TcpAddress.LOOPBACK) : addresses;
+  /** What a command connects to: the default export where there is one, else the first. */
+  private String preferredExport() {
+    boolean byDefault =
+        exports.size() == 1 || exports.stream().anyMatch(export -> export.name().isEmpty());
+    return byDefault ? "" : exports.getFirst().name();
   }
 
   private static void requireRange(String option, long value, long min, long max) {
@@ -280,15 +297,23 @@ final class ServeCommand implements Callable<Integer> {
    * The JVM would end with 128 plus the signal's number after its hooks; a stop that was asked for
    * and went well is no failure, hence the halt, after all is closed.
    */
-  private void stopAndHalt(Serving serving) {
+  private void stopAndHalt(Serving serving, Lifecycle lifecycle) {
     Signals.endAtTheNext();
-    List<String> failures = serving.stop();
-    failures.forEach(failure -> terminal.err().println("qnbd: " + failure));
+    int code = stop(serving, lifecycle);
     if (stats) {
       printStatistics(serving);
     }
     terminal.err().flush();
-    Runtime.getRuntime().halt(failures.isEmpty() ? ExitCode.OK : ExitCode.FAILURE);
+    Runtime.getRuntime().halt(code);
+  }
+
+  /** Stops what runs; returns the exit code of a server that was ready. */
+  private int stop(Serving serving, Lifecycle lifecycle) {
+    lifecycle.stopping();
+    List<String> failures = serving.stop();
+    int code = lifecycle.ended(failures);
+    failures.forEach(failure -> terminal.err().println("qnbd: " + failure));
+    return failures.isEmpty() ? code : ExitCode.FAILURE;
   }
 
   private void printStatistics(Serving serving) {

@@ -14,6 +14,7 @@ import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.NbdServer;
 import io.qnbd.server.net.TlsSettings;
 import java.io.IOException;
+import java.net.SocketAddress;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
@@ -57,6 +58,7 @@ final class Serving {
   private State state = State.NEW;
   private @Nullable NbdServer server;
   private @Nullable ControlServer control;
+  private List<SocketAddress> addresses = List.of();
 
   /**
    * @param terminal where the progress of slow steps is shown
@@ -93,13 +95,27 @@ final class Serving {
               plan.limits(),
               TlsSettings.OFF);
       server = started;
-      String line = ReadyLine.of(items, started.addresses());
+      addresses = started.addresses();
+      String line = ReadyLine.of(items, addresses);
       state = State.SERVING;
       return line;
     } finally {
       if (state != State.SERVING) {
         stop();
       }
+    }
+  }
+
+  /** Where clients connect, in the plan's order; known after {@link #start}. */
+  synchronized List<SocketAddress> addresses() {
+    return addresses;
+  }
+
+  /** Runs {@code action} when the last client has gone, also if that was before this call. */
+  synchronized void onIdle(Runnable action) {
+    NbdServer running = server;
+    if (running != null) {
+      running.onIdle(action);
     }
   }
 
