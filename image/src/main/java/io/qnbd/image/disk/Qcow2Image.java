@@ -251,7 +251,9 @@ public final class Qcow2Image implements DiskImage {
       return false;
     }
     beforeChange();
-    forEachPiece(first, last, (cluster, count) -> zeroClusters(cluster, count, mode));
+    long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
+    // Not empty only when the disk grows at this moment.
+    writeExplicitZeroes(Math.min(geometry.offsetOf(done), end), end, mode);
     return true;
   }
 
