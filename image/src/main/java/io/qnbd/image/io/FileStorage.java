@@ -1,6 +1,7 @@
 package io.qnbd.image.io;
 
 import io.qnbd.image.CacheMode;
+import io.qnbd.image.ZeroMode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
@@ -41,6 +42,7 @@ public final class FileStorage implements Storage {
   private final String name;
   private final boolean readOnly;
   private final boolean ignoresSync;
+  private final boolean blockDevice;
   private final Identity identity;
   private final @Nullable DirectIo direct;
   private volatile int fd;
@@ -66,6 +68,7 @@ public final class FileStorage implements Storage {
     if (!stat.addressable()) {
       throw new IOException(path + " is neither a regular file nor a block device");
     }
+    this.blockDevice = stat.blockDevice();
     this.identity = new Identity(stat.device(), stat.inode());
     this.direct = mode.direct() ? openDirect(path, readOnly, fd, identity) : null;
   }
@@ -170,8 +173,15 @@ public final class FileStorage implements Storage {
   }
 
   @Override
-  public boolean isHole(long at, long bytes) throws IOException {
-    return Posix.nextData(fd(), at) >= at + bytes;
+  public long nextData(long at, long end) throws IOException {
+    long found = Posix.nextData(fd(), at);
+    return found < 0 ? at : Math.clamp(found, at, end);
+  }
+
+  @Override
+  public long nextHole(long at, long end) throws IOException {
+    long found = Posix.nextHole(fd(), at);
+    return found < 0 ? end : Math.clamp(found, at, end);
   }
 
   @Override
@@ -239,6 +249,23 @@ public final class FileStorage implements Storage {
     }
   }
 
+  /**
+   * Of a block device only holes are made: to zero a range and keep its space the kernel writes the
+   * zeroes itself where the device has no command for it, and does not tell.
+   */
+  @Override
+  public boolean tryZero(long at, long bytes, ZeroMode mode) throws IOException {
+    return switch (mode) {
+      case MAY_UNMAP -> {
+        long end = Math.min(at + bytes, length());
+        int punch = Posix.FALLOC_PUNCH_HOLE | Posix.FALLOC_KEEP_SIZE;
+        yield at >= end || change(punch, "punching a hole of", at, end - at);
+      }
+      case KEEP_ALLOCATED ->
+          bytes == 0 || (!blockDevice && change(Posix.FALLOC_ZERO_RANGE, "zeroing", at, bytes));
+    };
+  }
+
   @Override
   public void allocate(long at, long bytes) throws IOException {
     if (bytes > 0) {
@@ -272,11 +299,7 @@ public final class FileStorage implements Storage {
 
   private void changeOrWriteZeroes(int mode, String operation, long at, long bytes)
       throws IOException {
-    int result = fallocate(mode, at, bytes);
-    if (result < 0 && !unsupported(result)) {
-      throw failure(operation, bytes, at, result);
-    }
-    if (result == 0) {
+    if (change(mode, operation, at, bytes)) {
       return;
     }
     for (long done = 0; done < bytes; ) {
@@ -287,6 +310,15 @@ public final class FileStorage implements Storage {
       }
       done += count;
     }
+  }
+
+  /** False, with nothing changed, where the file system or device has no such call. */
+  private boolean change(int mode, String operation, long at, long bytes) throws IOException {
+    int result = fallocate(mode, at, bytes);
+    if (result < 0 && !unsupported(result)) {
+      throw failure(operation, bytes, at, result);
+    }
+    return result == 0;
   }
 
   private int fallocate(int mode, long at, long bytes) throws IOException {

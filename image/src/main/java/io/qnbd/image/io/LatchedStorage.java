@@ -1,5 +1,6 @@
 package io.qnbd.image.io;
 
+import io.qnbd.image.ZeroMode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.concurrent.atomic.LongAdder;
@@ -82,8 +83,13 @@ public final class LatchedStorage implements Storage {
   }
 
   @Override
-  public boolean isHole(long at, long bytes) throws IOException {
-    return file.isHole(at, bytes);
+  public long nextData(long at, long end) throws IOException {
+    return file.nextData(at, end);
+  }
+
+  @Override
+  public long nextHole(long at, long end) throws IOException {
+    return file.nextHole(at, end);
   }
 
   @Override
@@ -168,6 +174,16 @@ public final class LatchedStorage implements Storage {
     checkWorking("zeroing", at, bytes);
     try {
       file.zeroRange(at, bytes);
+    } finally {
+      changes.increment();
+    }
+  }
+
+  @Override
+  public boolean tryZero(long at, long bytes, ZeroMode mode) throws IOException {
+    checkWorking("zeroing", at, bytes);
+    try {
+      return file.tryZero(at, bytes, mode);
     } finally {
       changes.increment();
     }

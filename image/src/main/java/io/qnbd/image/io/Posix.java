@@ -72,6 +72,7 @@ final class Posix {
   private static final int F_OFD_SETLK = 37;
   private static final int SEEK_END = 2;
   private static final int SEEK_DATA = 3;
+  private static final int SEEK_HOLE = 4;
 
   /** No data behind the offset. */
   private static final int ENXIO = 6;
@@ -146,9 +147,13 @@ final class Posix {
       return (mode & TYPE_MASK) == DIRECTORY;
     }
 
+    boolean blockDevice() {
+      return (mode & TYPE_MASK) == BLOCK_DEVICE;
+    }
+
     /** Whether bytes can be read and written at offsets. */
     boolean addressable() {
-      return (mode & TYPE_MASK) == REGULAR || (mode & TYPE_MASK) == BLOCK_DEVICE;
+      return (mode & TYPE_MASK) == REGULAR || blockDevice();
     }
   }
 
@@ -359,14 +364,23 @@ final class Posix {
    * which nothing here uses.
    */
   static long nextData(int fd, long at) {
+    return seek(fd, at, SEEK_DATA, Long.MAX_VALUE);
+  }
+
+  /** The same for the next byte that is in a hole, as all from the end of the file on are. */
+  static long nextHole(int fd, long at) {
+    return seek(fd, at, SEEK_HOLE, at);
+  }
+
+  private static long seek(int fd, long at, int whence, long pastEnd) {
     try {
       MemorySegment state = state();
-      long result = (long) LSEEK.invokeExact(state, fd, at, SEEK_DATA);
+      long result = (long) LSEEK.invokeExact(state, fd, at, whence);
       if (result >= 0) {
         return result;
       }
       int error = (int) ERRNO.get(state, 0L);
-      return error == ENXIO ? Long.MAX_VALUE : -error;
+      return error == ENXIO ? pastEnd : -error;
     } catch (Throwable e) {
       throw unexpected(e);
     }

@@ -1,5 +1,6 @@
 package io.qnbd.image.io;
 
+import io.qnbd.image.ZeroMode;
 import java.io.Closeable;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -55,11 +56,34 @@ public interface Storage extends Closeable {
   void zeroRange(long at, long bytes) throws IOException;
 
   /**
+   * The same as {@link #punchHole} or, for space that is to be kept, {@link #zeroRange}, but only
+   * where the host does it without zeroes being written.
+   *
+   * @return false, with nothing changed, where it can't
+   */
+  default boolean tryZero(long at, long bytes, ZeroMode mode) throws IOException {
+    return false;
+  }
+
+  /**
+   * The first byte in {@code [at, end)} for which the host may keep something; what is before it
+   * reads as zeroes. {@code end} if it keeps nothing, {@code at} if it can't say.
+   */
+  default long nextData(long at, long end) throws IOException {
+    return at;
+  }
+
+  /** The first byte in {@code [at, end)} that lies in a hole; {@code end} if none is known. */
+  default long nextHole(long at, long end) throws IOException {
+    return end;
+  }
+
+  /**
    * Whether the host keeps nothing for the range, so that it reads as zeroes without being read. A
    * no says nothing.
    */
   default boolean isHole(long at, long bytes) throws IOException {
-    return false;
+    return nextData(at, at + bytes) == at + bytes;
   }
 
   /** Starts reading the range into the page cache. A hint. */

@@ -166,12 +166,12 @@ public final class CrashStorage implements Storage {
     }
   }
 
-  /** Anything that reads as zeroes: what a host may say of it. */
   @Override
-  public boolean isHole(long at, long bytes) throws IOException {
-    ByteBuffer there = ByteBuffer.allocate((int) bytes);
-    read(at, there);
-    return there.clear().equals(ByteBuffer.allocate((int) bytes));
+  public long nextData(long at, long end) throws IOException {
+    synchronized (lock) {
+      checkPower();
+      return live.nextData(at, end);
+    }
   }
 
   @Override

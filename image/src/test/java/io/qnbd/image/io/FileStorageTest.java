@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.CacheMode;
+import io.qnbd.image.ZeroMode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
@@ -202,8 +203,37 @@ final class FileStorageTest {
       assertFalse(file.isHole(1 << 20, 1));
       assertTrue(file.isHole(2 << 20, 1 << 20));
       assertTrue(file.isHole(5 << 20, 1), "past the end");
+      assertEquals(1 << 20, file.nextData(4096, 3 << 20));
+      assertEquals(8192, file.nextData(4096, 8192), "no further than asked");
+      assertEquals((1 << 20) + 1, file.nextData((1 << 20) + 1, 3 << 20));
+      assertEquals(3 << 20, file.nextData(2 << 20, 3 << 20));
+      assertEquals(4096, file.nextHole(4096, 3 << 20));
+      long dataEnd = file.nextHole(1 << 20, 3 << 20);
+      assertTrue(dataEnd > 1 << 20 && dataEnd <= 2 << 20, "data ends at " + dataEnd);
+      assertEquals((1 << 20) + 1, file.nextHole(1 << 20, (1 << 20) + 1), "no further than asked");
+      assertEquals(5 << 20, file.nextHole(5 << 20, 6 << 20), "past the end");
       file.punchHole(1 << 20, 1 << 20);
       assertTrue(file.isHole(0, 3 << 20));
+    }
+  }
+
+  /** Whatever the file system can do: it says no and changes nothing, or yes and has done it. */
+  @ParameterizedTest
+  @EnumSource
+  void zeroesByTheHostOrNotAtAll(ZeroMode mode, @TempDir Path dir) throws IOException {
+    try (FileStorage file = FileStorage.create(dir.resolve("zeroed"), CacheMode.WRITEBACK)) {
+      byte[] expected = new byte[40_000];
+      Arrays.fill(expected, (byte) 1);
+      file.write(0, ByteBuffer.wrap(expected));
+      if (file.tryZero(5000, 30_000, mode)) {
+        Arrays.fill(expected, 5000, 35_000, (byte) 0);
+      }
+      ByteBuffer all = ByteBuffer.allocate(expected.length);
+      file.read(0, all);
+      assertArrayEquals(expected, all.array());
+      assertTrue(file.tryZero(0, 0, mode));
+      assertTrue(file.tryZero(40_000, 4096, ZeroMode.MAY_UNMAP), "past the end");
+      assertEquals(40_000, file.length());
     }
   }
 

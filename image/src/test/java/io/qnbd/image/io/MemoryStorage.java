@@ -1,6 +1,7 @@
 package io.qnbd.image.io;
 
 import io.qnbd.image.NoSpaceException;
+import io.qnbd.image.ZeroMode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
@@ -26,6 +27,8 @@ import org.jspecify.annotations.Nullable;
 public final class MemoryStorage implements Storage {
   /** The unit in which space is taken and given back: a usual file system's block. */
   public static final int CHUNK_BYTES = 4096;
+
+  private static final int SECTOR_BYTES = 512;
 
   /** A chunk may be written in place by the storage whose present token it carries. */
   @SuppressWarnings("ArrayRecordComponent") // never compared
@@ -169,12 +172,35 @@ public final class MemoryStorage implements Storage {
     }
   }
 
-  /** Anything that reads as zeroes: what a host may say of it. */
+  /** A sector that reads as zeroes is a hole: what a host may say of it. */
   @Override
-  public boolean isHole(long at, long bytes) throws IOException {
-    ByteBuffer there = ByteBuffer.allocate((int) bytes);
-    read(at, there);
-    return there.clear().equals(ByteBuffer.allocate((int) bytes));
+  public long nextData(long at, long end) {
+    return nextSector(at, end, false);
+  }
+
+  @Override
+  public long nextHole(long at, long end) {
+    return nextSector(at, end, true);
+  }
+
+  /** Where the next sector begins, or a part of one, that is zeroes or that is not. */
+  private long nextSector(long at, long end, boolean zeroes) {
+    lock.readLock().lock();
+    try {
+      long next = at;
+      while (next < end) {
+        long sectorEnd = Math.min(end, (next / SECTOR_BYTES + 1) * SECTOR_BYTES);
+        byte[] part = new byte[(int) (sectorEnd - next)];
+        copyOut(next, part, 0, part.length);
+        if (Arrays.equals(part, new byte[part.length]) == zeroes) {
+          return next;
+        }
+        next = sectorEnd;
+      }
+      return end;
+    } finally {
+      lock.readLock().unlock();
+    }
   }
 
   @Override
@@ -263,6 +289,17 @@ public final class MemoryStorage implements Storage {
   public void zeroRange(long at, long bytes) throws IOException {
     counted(Operation.ZERO_RANGE);
     take(at, bytes, true);
+  }
+
+  @Override
+  public boolean tryZero(long at, long bytes, ZeroMode mode) throws IOException {
+    long there = Math.clamp(length() - at, 0, bytes);
+    if (mode == ZeroMode.KEEP_ALLOCATED) {
+      zeroRange(at, bytes);
+    } else if (there > 0) {
+      punchHole(at, there);
+    }
+    return true;
   }
 
   @Override

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.ExtentState;
 import io.qnbd.image.NoSpaceException;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.ZeroMode;
@@ -18,8 +19,10 @@ import io.qnbd.image.io.Operation;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.EnumSet;
+import java.util.List;
 import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import org.junit.jupiter.api.Test;
@@ -28,6 +31,7 @@ import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 @Timeout(value = 60, unit = TimeUnit.SECONDS)
 final class RawImageTest {
@@ -174,6 +178,127 @@ final class RawImageTest {
       assertArrayEquals(expected, storage.bytes(0, 16384));
       assertEquals(12288, storage.allocatedBytes());
     }
+  }
+
+  private record Extent(long bytes, boolean hole) {}
+
+  private static List<Extent> extents(DiskImage image, long at, long count) throws IOException {
+    List<Extent> extents = new ArrayList<>();
+    image.extents(
+        at,
+        count,
+        (bytes, state) -> {
+          assertEquals(new ExtentState(state.hole(), state.hole(), 1), state);
+          extents.add(new Extent(bytes, state.hole()));
+          return extents.size() < 4;
+        });
+    return extents;
+  }
+
+  @Test
+  void tellsTheHolesOfItsFileAndWhatTheFileLacks() throws IOException {
+    MemoryStorage storage = new MemoryStorage();
+    storage.write(65536, ByteBuffer.wrap(ones(8192)));
+    storage.write(131072, ByteBuffer.wrap(ones(512)));
+    try (DiskImage image = new RawImage(storage, 1 << 20, true)) {
+      assertEquals(
+          List.of(
+              new Extent(65536, true),
+              new Extent(8192, false),
+              new Extent(57344, true),
+              new Extent(512, false)),
+          extents(image, 0, 1 << 20),
+          "and no more, when told to stop");
+      assertEquals(List.of(new Extent(512, false)), extents(image, 66000, 512));
+      assertEquals(List.of(new Extent(1000, true)), extents(image, 500000, 1000));
+      assertEquals(List.of(), extents(image, 1 << 20, 0));
+    }
+  }
+
+  /** Holes between small pieces of data are told where the host is asked, and filled in else. */
+  @ParameterizedTest
+  @ValueSource(longs = {1, 2, 3, 4})
+  void sparseReadsAgreeWithTheOthers(long seed) throws IOException {
+    Random random = new Random(seed);
+    int bytes = 3 << 20;
+    Path path = temp.resolve("sparse.raw");
+    try (DiskImage image =
+        new RawImage(FileStorage.create(path, CacheMode.WRITEBACK), bytes, false)) {
+      for (int i = 0; i < 12; i++) {
+        int count = 1 + random.nextInt(i % 2 == 0 ? 5000 : 200_000);
+        image.write(random.nextInt(bytes - count), ByteBuffer.wrap(ones(count)));
+      }
+      for (int i = 0; i < 40; i++) {
+        int count = random.nextInt(i == 0 ? 1 : bytes);
+        checkSparse(image, random.nextInt(bytes - count), count);
+      }
+      checkSparse(image, 0, bytes);
+    }
+  }
+
+  private static void checkSparse(DiskImage image, int at, int count) throws IOException {
+    ByteBuffer sparse = ByteBuffer.allocate(count + 5);
+    Arrays.fill(sparse.array(), (byte) 0x5a);
+    sparse.position(5);
+    List<Integer> ends = new ArrayList<>(List.of(-1));
+    image.read(
+        at,
+        sparse,
+        (from, length) -> {
+          assertTrue(from > ends.getLast(), "neighbours are told as one, in order");
+          ends.add(from + length);
+          for (int i = from; i < from + length; i++) {
+            assertEquals(0x5a, sparse.get(5 + i), "written to, though told");
+            sparse.put(5 + i, (byte) 0);
+          }
+        });
+    assertFalse(sparse.hasRemaining());
+    ByteBuffer whole = ByteBuffer.allocate(count);
+    image.read(at, whole);
+    assertEquals(whole.flip(), sparse.position(5));
+  }
+
+  @Test
+  void aLargeReadOfAHoleReadsNothing() throws IOException {
+    MemoryStorage storage = new MemoryStorage();
+    try (DiskImage image = new RawImage(storage, 1 << 20, false)) {
+      image.write((1 << 20) - 512, ByteBuffer.wrap(ones(512)));
+      long reads = storage.count(Operation.READ);
+      List<Integer> told = new ArrayList<>();
+      image.read(0, ByteBuffer.allocate(1 << 19), (at, bytes) -> told.addAll(List.of(at, bytes)));
+      assertEquals(List.of(0, 1 << 19), told);
+      assertEquals(reads, storage.count(Operation.READ));
+    }
+  }
+
+  /** The storage of a host that has neither call refuses, and nothing is changed. */
+  @Test
+  void fastZeroesAreTheHostsOrNone() throws IOException {
+    MemoryStorage storage = MemoryStorage.of(ones(16384));
+    try (DiskImage image = RawImage.open(new FaultyStorage(storage), false)) {
+      assertFalse(image.tryFastZeroes(0, 8192, ZeroMode.MAY_UNMAP));
+      assertFalse(image.tryFastZeroes(0, 8192, ZeroMode.KEEP_ALLOCATED));
+      assertArrayEquals(ones(16384), storage.bytes(0, 16384));
+    }
+    try (DiskImage image = new RawImage(storage, 1 << 20, false)) {
+      assertTrue(image.tryFastZeroes(0, 8192, ZeroMode.MAY_UNMAP));
+      assertTrue(image.tryFastZeroes(8192, 4096, ZeroMode.KEEP_ALLOCATED));
+      assertTrue(image.tryFastZeroes(65536, 4096, ZeroMode.MAY_UNMAP));
+      byte[] expected = ones(16384);
+      Arrays.fill(expected, 0, 12288, (byte) 0);
+      assertArrayEquals(expected, storage.bytes(0, 16384));
+      assertEquals(8192, storage.allocatedBytes());
+      bug(() -> image.tryFastZeroes(1 << 20, 1, ZeroMode.MAY_UNMAP));
+    }
+    try (DiskImage image = RawImage.open(storage, true)) {
+      refused(() -> image.tryFastZeroes(0, 1, ZeroMode.KEEP_ALLOCATED));
+    }
+  }
+
+  private static byte[] ones(int count) {
+    byte[] ones = new byte[count];
+    Arrays.fill(ones, (byte) 1);
+    return ones;
   }
 
   @Test
