@@ -196,26 +196,54 @@ final class ConcurrentModelTest {
       long at = (long) first * SECTOR;
       long bytes = (long) count * SECTOR;
       long began = clock.incrementAndGet();
-      switch (random.below(10)) {
+      switch (random.below(11)) {
         case 0 -> {
           image.trim(at, bytes);
           changes.add(new Change(0, first, end, began, clock.incrementAndGet(), true));
         }
         case 1, 2 -> {
           ZeroMode mode = random.chance(50) ? ZeroMode.MAY_UNMAP : ZeroMode.KEEP_ALLOCATED;
-          image.writeZeroes(at, bytes, mode);
+          if (random.chance(50) || !image.tryFastZeroes(at, bytes, mode)) {
+            image.writeZeroes(at, bytes, mode);
+          }
           changes.add(new Change(0, first, end, began, clock.incrementAndGet(), false));
         }
         case 3, 4 -> {
           ByteBuffer target = ByteBuffer.allocate((int) bytes);
-          image.read(at, target);
+          if (random.chance(50)) {
+            image.read(at, target);
+          } else {
+            SparseRead.of(image, at, target);
+          }
           seen.add(new Seen(first, stamps(target.array()), began, clock.incrementAndGet()));
         }
+        case 6 -> seeExtents(at, bytes, began);
         case 5 -> image.flush();
         default -> {
           image.write(at, stamped(stamp, (int) bytes));
           changes.add(new Change(stamp, first, end, began, clock.incrementAndGet(), false));
         }
+      }
+    }
+
+    /** What is said to be zeroes counts as read. */
+    private void seeExtents(long offset, long count, long began) throws IOException {
+      List<Integer> zeroes = new ArrayList<>();
+      AtomicLong next = new AtomicLong(offset / SECTOR);
+      image.extents(
+          offset,
+          count,
+          (bytes, state) -> {
+            int first = (int) next.getAndAdd(bytes / SECTOR);
+            for (int sector = first; state.zero() && sector < next.get(); sector++) {
+              zeroes.add(sector);
+            }
+            return true;
+          });
+      assertEquals((offset + count) / SECTOR, next.get(), "end of the extents");
+      long ended = clock.incrementAndGet();
+      for (int sector : zeroes) {
+        seen.add(new Seen(sector, new long[1], began, ended));
       }
     }
 

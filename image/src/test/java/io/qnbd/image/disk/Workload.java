@@ -104,9 +104,18 @@ final class Workload {
   }
 
   void zero(int at, int count, ZeroMode mode) throws IOException {
+    boolean fastOnly = random.chance(40);
+    byte[] before = model.latest(at, count);
     model.begin(at, new byte[count]);
     try {
-      image.writeZeroes(at, count, mode);
+      if (fastOnly && !image.tryFastZeroes(at, count, mode)) {
+        GuestModel.assertSame(before, read(at, count), "what was not zeroed from " + at + " on");
+        settle(at, count, false);
+        return;
+      }
+      if (!fastOnly) {
+        image.writeZeroes(at, count, mode);
+      }
     } catch (IOException e) {
       settleFailed(at, count, e);
       throw e;
@@ -180,6 +189,9 @@ final class Workload {
   private byte[] read(int at, int count) throws IOException {
     ByteBuffer target =
         random.chance(50) ? ByteBuffer.allocate(count) : ByteBuffer.allocateDirect(count);
+    if (random.chance(50)) {
+      return SparseRead.of(image, at, target);
+    }
     image.read(at, target);
     byte[] bytes = new byte[count];
     target.flip().get(bytes);

@@ -106,6 +106,43 @@ public final class RawQcow2 {
     return elsewhere ? -1 : (entry & OFFSET_MASK) + (offset & (clusterBytes - 1));
   }
 
+  /** What the tables say of a cluster. */
+  public enum Kind {
+    DATA,
+    ZEROES,
+    ALLOCATED_ZEROES,
+    UNALLOCATED
+  }
+
+  /** What the active disk's tables say of each cluster, from the first on. */
+  public Kind[] kinds() {
+    Kind[] kinds = new Kind[(int) clusters(virtualBytes)];
+    long[] l1 = l1();
+    for (int table = 0; table * l2Entries() < kinds.length; table++) {
+      long at = l1[table] & OFFSET_MASK;
+      long[] l2 = at == 0 ? new long[l2Entries()] : longs(at, l2Entries());
+      for (int i = 0; i < l2.length && table * l2.length + i < kinds.length; i++) {
+        kinds[table * l2.length + i] = kind(l2[i]);
+      }
+    }
+    return kinds;
+  }
+
+  private Kind kind(long entry) {
+    if ((entry & COMPRESSED) != 0) {
+      return Kind.DATA;
+    }
+    boolean allocated = (entry & OFFSET_MASK) != 0;
+    if ((entry & ZERO) != 0 && version >= 3) {
+      return allocated ? Kind.ALLOCATED_ZEROES : Kind.ZEROES;
+    }
+    return allocated ? Kind.DATA : Kind.UNALLOCATED;
+  }
+
+  public int clusterBytes() {
+    return clusterBytes;
+  }
+
   /** Where in the file the L2 entry for the guest's {@code offset} is; -1 without a table. */
   public long l2EntryOffset(long offset) {
     long[] place = l2Place(offset);
