@@ -13,6 +13,7 @@ import io.netty.channel.embedded.EmbeddedChannel;
 import io.qnbd.protocol.BlockSizes;
 import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.Negotiated;
+import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.handshake.ExportCatalog;
 import io.qnbd.protocol.handshake.Handshake;
 import io.qnbd.protocol.handshake.Lookup;
@@ -21,11 +22,15 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Random;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 final class HandshakeDecoderTest {
   private static final ExportInfo DISK =
-      new ExportInfo("disk", "a disk", 4096, 0, new BlockSizes(1, 4096, 8192));
+      new ExportInfo(
+          "disk", "a disk", 4096, 0, new BlockSizes(1, 4096, 8192), List.of("base:allocation"));
 
   private static final class OneDisk implements ExportCatalog {
     @Override
@@ -59,7 +64,7 @@ final class HandshakeDecoderTest {
 
     @Override
     public void transmitting(Negotiated negotiated) {
-      seen.add("transmitting " + negotiated.replies());
+      seen.add("transmitting " + negotiated.replies() + " " + negotiated.contexts().size());
     }
 
     @Override
@@ -79,12 +84,29 @@ final class HandshakeDecoderTest {
     return ByteBufUtil.getBytes(data);
   }
 
+  private static byte[] contextData(int count) {
+    ByteBuf data = Unpooled.buffer();
+    data.writeInt(4).writeBytes("disk".getBytes(StandardCharsets.UTF_8)).writeInt(count);
+    for (int i = 0; i < count; i++) {
+      data.writeInt(15).writeBytes("base:allocation".getBytes(StandardCharsets.UTF_8));
+    }
+    return ByteBufUtil.getBytes(data);
+  }
+
   private static byte[] conversation() {
     ByteBuf out = Unpooled.buffer();
     out.writeInt(3);
     putOption(out, 77, new byte[40]);
     putOption(out, 3, new byte[0]);
     putOption(out, 8, new byte[0]);
+    putOption(out, 8, new byte[1]);
+    putOption(out, 9, contextData(0));
+    putOption(out, 10, contextData(2));
+    putOption(out, 10, new byte[100]);
+    putOption(out, 10, contextData(1));
+    putOption(out, 5, new byte[0]);
+    putOption(out, 5, new byte[3]);
+    putOption(out, 11, new byte[9]);
     putOption(out, 6, goData());
     putOption(out, 7, new byte[] {1, 2, 3});
     putOption(out, 7, goData());
@@ -123,7 +145,7 @@ final class HandshakeDecoderTest {
   void saysTheSameHoweverTheBytesAreCut() {
     byte[] whole = conversation();
     String expected = outcome(whole);
-    assertTrue(expected.endsWith(" requests [transmitting STRUCTURED]"), expected);
+    assertTrue(expected.endsWith(" requests [transmitting STRUCTURED 1]"), expected);
     for (int cut = 0; cut <= whole.length; cut++) {
       assertEquals(
           expected,
@@ -164,5 +186,90 @@ final class HandshakeDecoderTest {
     assertTrue(answers.readableBytes() > 4 * 20, "four pieces of information and an ACK");
     answers.release();
     assertFalse(channel.finish());
+  }
+
+  private static final int ERRORS = 1 << 31;
+  private static final int INVALID = ERRORS + 3;
+  private static final int TOO_BIG = ERRORS + 9;
+
+  /** The last answer to each option in {@code sent}, after the greeting: {option, type}. */
+  private static List<List<Integer>> finalAnswers(ByteBuf sent) {
+    List<List<Integer>> answers = new ArrayList<>();
+    sent.skipBytes(18);
+    while (sent.isReadable()) {
+      assertEquals(0x3e889045565a9L, sent.readLong());
+      int option = sent.readInt();
+      int type = sent.readInt();
+      sent.skipBytes(sent.readInt());
+      if (type == 1 || type < 0) {
+        answers.add(List.of(option, type));
+      }
+    }
+    return answers;
+  }
+
+  private static List<List<Integer>> answersTo(ByteBuf stream) {
+    EmbeddedChannel channel =
+        new EmbeddedChannel(
+            new HandshakeDecoder(new Handshake(new OneDisk(), TlsMode.OFF), new Recorder()));
+    channel.writeInbound(stream);
+    List<List<Integer>> answers = finalAnswers(all(channel, true));
+    assertFalse(channel.finish());
+    return answers;
+  }
+
+  @Test
+  void dataWhereNoneBelongsIsInvalidWhateverItsSize() {
+    for (int option : new int[] {3, 5, 8, 11}) {
+      for (int bytes : new int[] {1, 4, 100_000, 1 << 20}) {
+        ByteBuf out = Unpooled.buffer().writeInt(3);
+        putOption(out, option, new byte[bytes]);
+        putOption(out, 3, new byte[0]);
+        assertEquals(
+            List.of(List.of(option, INVALID), List.of(3, 1)), answersTo(out), bytes + " bytes");
+      }
+    }
+  }
+
+  @Test
+  void moreDataThanIsReadIsTooBig() {
+    for (int option : new int[] {6, 7, 9, 10}) {
+      ByteBuf out = Unpooled.buffer().writeInt(3);
+      putOption(out, option, new byte[WireLimits.OPTION_BYTES_MAX + 1]);
+      putOption(out, option, new byte[WireLimits.OPTION_BYTES_MAX]);
+      putOption(out, 3, new byte[0]);
+      assertEquals(
+          List.of(List.of(option, TOO_BIG), List.of(option, INVALID), List.of(3, 1)),
+          answersTo(out));
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(longs = {1, 2, 3, 4, 5, 6})
+  void staysInStepWhateverTheDataIs(long seed) {
+    Random random = new Random(seed);
+    ByteBuf out = Unpooled.buffer().writeInt(3);
+    List<Integer> options = new ArrayList<>();
+    for (int i = 0; i < 1000; i++) {
+      // All but those that end the handshake.
+      int option = random.nextInt(3, 14);
+      if (option != 7) {
+        byte[] data =
+            switch (random.nextInt(4)) {
+              case 0 -> new byte[0];
+              case 1 -> goData();
+              case 2 -> contextData(random.nextInt(3));
+              default -> new byte[random.nextInt(40)];
+            };
+        for (int flips = random.nextInt(3); flips > 0 && data.length > 0; flips--) {
+          data[random.nextInt(data.length)] ^= (byte) (1 << random.nextInt(8));
+        }
+        data = random.nextInt(3) == 0 ? Arrays.copyOf(data, random.nextInt(60)) : data;
+        putOption(out, option, data);
+        options.add(option);
+      }
+    }
+    List<Integer> answered = answersTo(out).stream().map(List::getFirst).toList();
+    assertEquals(options, answered, "seed " + seed);
   }
 }

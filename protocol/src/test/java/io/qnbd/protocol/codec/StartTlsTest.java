@@ -13,6 +13,7 @@ import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelOutboundHandlerAdapter;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.embedded.EmbeddedChannel;
+import io.netty.handler.ssl.SslCloseCompletionEvent;
 import io.netty.handler.ssl.SslHandshakeCompletionEvent;
 import io.qnbd.protocol.BlockSizes;
 import io.qnbd.protocol.ExportInfo;
@@ -337,5 +338,17 @@ final class StartTlsTest {
     channel.releaseOutbound();
     assertFalse(channel.finish());
     assertEquals(List.of("TLS", "the client went away"), recorder.seen);
+  }
+
+  @Test
+  void closeNotifyIsTheEndOfWhatTheClientSends() {
+    EmbeddedChannel channel = channel(TlsMode.OPTIONAL);
+    receive(channel, joined(flags(), option(5, 0)));
+    receive(channel, HELLO.getBytes(UTF_8));
+    channel.pipeline().fireUserEventTriggered(SslCloseCompletionEvent.SUCCESS);
+    assertEquals(List.of("TLS", "the client stopped sending"), recorder.seen);
+    channel.releaseOutbound();
+    assertFalse(channel.isOpen());
+    assertFalse(channel.finish());
   }
 }
