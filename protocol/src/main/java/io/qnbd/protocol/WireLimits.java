@@ -13,8 +13,9 @@ public final class WireLimits {
   public static final int PAYLOAD_BYTES_MAX = 64 << 20;
 
   /**
-   * The most data of an option that is looked at. INFO and GO, the longest, need 4096 bytes of name
-   * and two bytes for each information; what is longer is skipped and refused.
+   * The most data of an option that is looked at. INFO and GO need 4096 bytes of name and two bytes
+   * for each information; queries of metadata contexts are as many as fit. What is longer is
+   * skipped and refused.
    */
   public static final int OPTION_BYTES_MAX = 64 << 10;
 

@@ -27,6 +27,9 @@ import java.util.List;
  * client: "IHAVEOPT" u32 option, u32 bytes, data     repeated
  * </pre>
  *
+ * <p>STARTTLS hands the channel to a TLS handler in front of this one, see {@link #startTls}; this
+ * one then goes on with what that one has decrypted.
+ *
  * <p>All answers to one option go out in one write, so that no client waits for Nagle's timer. Data
  * that nobody looks at is skipped as it comes and never collected. While the client does not read
  * the answers, no further option is looked at.
@@ -59,6 +62,10 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
   private final HandshakeListener listener;
   private Expecting expecting = Expecting.CLIENT_FLAGS;
   private ByteBuf received = Unpooled.EMPTY_BUFFER;
+
+  /** Whether {@code received} is this handler's own buffer and not one of the channel's. */
+  private boolean joined;
+
   private OptionRequest skipped = new OptionRequest.Unknown(0);
   private int option;
   private long optionBytesLeft;
@@ -91,14 +98,29 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
       return;
     }
     if (received.isReadable()) {
-      ByteBuf joined = ctx.alloc().buffer(received.readableBytes() + bytes.readableBytes());
-      joined.writeBytes(received).writeBytes(bytes);
-      bytes.release();
-      bytes = joined;
+      append(ctx, bytes);
+    } else {
+      received.release();
+      received = bytes;
+      joined = false;
     }
-    received.release();
-    received = bytes;
     decode(ctx);
+  }
+
+  /**
+   * Puts {@code bytes}, which it takes over, behind what was received. The buffer is kept and grows
+   * by doubling: a client that sends an option byte by byte does not have it copied as often.
+   */
+  private void append(ChannelHandlerContext ctx, ByteBuf bytes) {
+    if (!joined) {
+      ByteBuf own = ctx.alloc().buffer(received.readableBytes() + bytes.readableBytes());
+      own.writeBytes(received);
+      received.release();
+      received = own;
+      joined = true;
+    }
+    received.discardSomeReadBytes().writeBytes(bytes);
+    bytes.release();
   }
 
   @Override

@@ -23,11 +23,15 @@ import io.qnbd.protocol.handshake.Step.Next.StartingTls;
 import io.qnbd.protocol.handshake.Step.Next.Transmitting;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Random;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 final class HandshakeTest {
   private static final ExportInfo DISK =
@@ -687,5 +691,93 @@ final class HandshakeTest {
         List.of(new OptionReply.ExportChosen(4096, DISK.transmissionFlags(), true)),
         step.replies());
     assertEquals(new Negotiated(DISK, ReplyMode.SIMPLE, List.of()), negotiated(step));
+  }
+
+  /** What a handshake should know, kept in the plainest way. */
+  private static final class Model {
+    ReplyMode replies = ReplyMode.SIMPLE;
+    boolean encrypted;
+    String export = "";
+    Set<String> contexts = Set.of();
+
+    void select(String name, List<String> queries) {
+      export = "";
+      contexts = Set.of();
+      boolean wellFormed = queries.stream().allMatch(query -> query.indexOf(':') > 0);
+      String canonical = name.isEmpty() ? "other" : name;
+      if (replies.chunks() && wellFormed && Set.of("disk", "other").contains(canonical)) {
+        export = canonical;
+        contexts = new HashSet<>(canonical.equals("other") ? OTHER.metaContexts() : List.of());
+        contexts.retainAll(queries);
+      }
+    }
+
+    void structured() {
+      replies = replies == ReplyMode.EXTENDED ? replies : ReplyMode.STRUCTURED;
+    }
+
+    void tls() {
+      encrypted = true;
+      replies = ReplyMode.SIMPLE;
+      contexts = Set.of();
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(longs = {1, 2, 3, 4, 5, 6})
+  void agreesWithAPlainModelWhateverTheOrderOfOptions(long seed) {
+    Random random = new Random(seed);
+    List<String> exports = List.of("disk", "other", "", "secret", "private", "nothing");
+    List<String> queries =
+        List.of(
+            "base:allocation",
+            "qemu:allocation-depth",
+            "qemu:dirty-bitmap:two",
+            "qemu:",
+            "x-other:thing",
+            "base");
+    for (int i = 0; i < 2000; i++) {
+      Handshake handshake = greeted(TlsMode.OPTIONAL);
+      Model model = new Model();
+      for (int steps = random.nextInt(12); steps > 0; steps--) {
+        String export = exports.get(random.nextInt(random.nextBoolean() ? 3 : exports.size()));
+        switch (random.nextInt(7)) {
+          case 0 -> {
+            model.structured();
+            var _ = handshake.option(new OptionRequest.StructuredReplies());
+          }
+          case 1 -> {
+            model.replies = ReplyMode.EXTENDED;
+            var _ = handshake.option(new OptionRequest.ExtendedHeaders());
+          }
+          case 2 -> {
+            Step step = handshake.option(STARTTLS);
+            assertEquals(!model.encrypted, step.next() instanceof StartingTls);
+            if (!model.encrypted) {
+              model.tls();
+              handshake.tlsEstablished();
+            }
+          }
+          case 3 -> {
+            var _ = handshake.option(random.nextBoolean() ? info(export) : list(export));
+          }
+          default -> {
+            List<String> some = new ArrayList<>(queries.subList(0, random.nextInt(7)));
+            Collections.shuffle(some, random);
+            some = some.subList(0, some.size() / 2);
+            model.select(export, some);
+            var _ = handshake.option(new OptionRequest.MetaContexts(true, export, some));
+          }
+        }
+      }
+      ExportInfo chosen = random.nextBoolean() ? OTHER : DISK;
+      Negotiated negotiated = negotiated(handshake.option(go(chosen.name())));
+      String step = "seed " + seed + ", step " + i;
+      assertEquals(model.replies, negotiated.replies(), step);
+      List<String> selected =
+          negotiated.contexts().stream().map(SelectedContext::name).sorted().toList();
+      Set<String> expected = model.export.equals(chosen.name()) ? model.contexts : Set.of();
+      assertEquals(expected.stream().sorted().toList(), selected, step);
+    }
   }
 }
