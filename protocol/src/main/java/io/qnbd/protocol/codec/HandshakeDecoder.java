@@ -13,6 +13,7 @@ import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.OptionReply;
 import io.qnbd.protocol.OptionRequest;
 import io.qnbd.protocol.WireLimits;
+import io.qnbd.protocol.WireStrings;
 import io.qnbd.protocol.handshake.Handshake;
 import io.qnbd.protocol.handshake.Step;
 import java.nio.ByteBuffer;
@@ -312,7 +313,10 @@ public final class HandshakeDecoder extends ChannelInboundHandlerAdapter {
       handshake.tlsEstablished();
       expecting = Expecting.OPTION_HEADER;
     } else {
-      fail(ctx, "TLS failed: " + outcome.cause());
+      // Its text may hold all of what the client sent; quoted, it is cut.
+      Throwable cause = outcome.cause();
+      String message = cause.getMessage();
+      fail(ctx, "TLS failed: " + WireStrings.quote(message == null ? cause.toString() : message));
     }
   }
 
