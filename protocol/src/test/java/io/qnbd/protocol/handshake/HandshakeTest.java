@@ -150,6 +150,13 @@ final class HandshakeTest {
   /** The disk, another with contexts that is the default, and one for each way to say no. */
   private static final class Catalog implements ExportCatalog {
     @Nullable ExportInfo replacement;
+    final List<String> chosen = new ArrayList<>();
+
+    @Override
+    public Lookup choose(String name) {
+      chosen.add(name);
+      return find(name);
+    }
 
     @Override
     public List<ExportInfo> list() {
@@ -319,6 +326,25 @@ final class HandshakeTest {
     Step step = greeted(TlsMode.OFF).option(new OptionRequest.Details(true, "", Set.of(1)));
     assertEquals(new OptionReply.InfoName(OptionType.GO, "other"), step.replies().get(1));
     assertEquals("other", negotiated(step).export().name());
+  }
+
+  @Test
+  void placeIsTakenOnlyByWhatEntersTransmission() {
+    Catalog catalog = new Catalog();
+    Handshake handshake = new Handshake(catalog, TlsMode.OFF);
+    var _ = handshake.clientFlags(3);
+    agree(handshake, ReplyMode.STRUCTURED);
+    for (OptionRequest request :
+        List.of(info("disk"), list("disk"), set("disk"), new OptionRequest.ListExports())) {
+      assertAcked(handshake.option(request));
+    }
+    assertEquals(List.of(), catalog.chosen);
+    var _ = handshake.option(go("disk"));
+    assertEquals(List.of("disk"), catalog.chosen);
+    Handshake old = new Handshake(catalog, TlsMode.OFF);
+    var _ = old.clientFlags(0);
+    var _ = old.option(new OptionRequest.ExportName("other"));
+    assertEquals(List.of("disk", "other"), catalog.chosen);
   }
 
   // Metadata contexts.
