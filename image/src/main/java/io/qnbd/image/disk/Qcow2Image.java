@@ -252,8 +252,10 @@ public final class Qcow2Image implements DiskImage {
     }
     beforeChange();
     long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
-    // Not empty only when the disk grows at this moment.
-    writeExplicitZeroes(Math.min(geometry.offsetOf(done), end), end, mode);
+    if (done < last) {
+      // The disk grew meanwhile, which once costs writing a part of its old last cluster.
+      writeExplicitZeroes(geometry.offsetOf(done), end, mode);
+    }
     return true;
   }
 

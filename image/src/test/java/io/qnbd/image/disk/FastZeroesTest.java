@@ -110,12 +110,17 @@ final class FastZeroesTest {
 
   @Test
   void partsOfClustersThatAreToKeepTheirSpaceMustHaveItAlready() throws IOException {
-    try (DiskImage image = open(file(3, false), false, 0)) {
+    MemoryStorage file = file(3, false);
+    try (DiskImage image = open(file, false, 0)) {
       refused(image, 512, 512, ZeroMode.KEEP_ALLOCATED);
       refused(image, 512, 3 * CLUSTER, ZeroMode.KEEP_ALLOCATED);
       image.writeZeroes(0, CLUSTER, ZeroMode.KEEP_ALLOCATED);
       assertTrue(image.tryFastZeroes(512, 512, ZeroMode.KEEP_ALLOCATED));
       assertTrue(image.tryFastZeroes(512, 2 * CLUSTER - 512, ZeroMode.KEEP_ALLOCATED));
+      long writes = file.count(Operation.WRITE);
+      assertTrue(image.tryFastZeroes(512, CLUSTER, ZeroMode.KEEP_ALLOCATED));
+      assertTrue(image.tryFastZeroes(0, CLUSTER + 512, ZeroMode.KEEP_ALLOCATED));
+      assertEquals(writes, file.count(Operation.WRITE), "a tail that was zero already is written");
       assertEquals(List.of(KEPT, KEPT), clusters(image, 0, 2));
     }
   }
