@@ -1,6 +1,7 @@
 package io.qnbd.image.disk;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -15,6 +16,7 @@ import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.FaultyStorage;
 import io.qnbd.image.io.FaultyStorage.Failure;
+import io.qnbd.image.io.GatedStorage;
 import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.io.Operation;
 import io.qnbd.image.io.PowerCut;
@@ -30,10 +32,13 @@ import java.util.EnumSet;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -42,7 +47,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 final class GrowthTest {
   private static final int KIB = 1 << 10;
   private static final int TIMES = 6;
-  private static final int CUTS_DEFAULT = 12_000;
+  private static final int CUTS_DEFAULT = 6_000;
   private static final int CUTS_PER_RUN = 60;
   private static final Set<Operation> FALLIBLE =
       EnumSet.complementOf(EnumSet.of(Operation.PREFETCH));
@@ -202,19 +207,28 @@ final class GrowthTest {
           "GrowthTest " + failure + " " + shape,
           Seeds.count("qnbd.faults", 1),
           seed -> {
-            for (long nth = 1; failAt(shape, failure, nth, seed); nth++) {}
+            for (long nth = 1; failAt(shape, failure, nth, true, seed); nth++) {}
+            for (long nth = 1; failAt(shape, failure, nth, false, seed); nth++) {}
           });
     }
   }
 
-  /** Returns whether the run was long enough for the {@code nth} operation to come. */
-  private static boolean failAt(ImageShape shape, Failure failure, long nth, long seed)
-      throws IOException {
+  /**
+   * Returns whether the run was long enough for the {@code nth} operation to come.
+   *
+   * @param once whether one operation fails, or a write and all writes after it
+   */
+  private static boolean failAt(
+      ImageShape shape, Failure failure, long nth, boolean once, long seed) throws IOException {
     SeededRandom random = new SeededRandom(seed);
     Growing growing = new Growing(shape, TIMES, random);
     CrashStorage below = new CrashStorage(growing.guest.file);
     FaultyStorage storage = new FaultyStorage(below);
-    storage.failOnce(FALLIBLE, nth, failure);
+    if (once) {
+      storage.failOnce(FALLIBLE, nth, failure);
+    } else {
+      storage.failFrom(EnumSet.of(Operation.WRITE), nth, failure);
+    }
     long[] sizes = {shape.diskBytes(), shape.diskBytes()};
     try (DiskImage image = growing.guest.engine.open(storage)) {
       growAndFail(growing, image, storage, random.split(), sizes);
@@ -318,6 +332,102 @@ final class GrowthTest {
         }
         System.arraycopy(data, 0, disk, sector * 512, 512);
       }
+    } catch (IOException e) {
+      throw new AssertionError(e);
+    }
+  }
+
+  /** A commit that took L1 entries before the table moved: where it writes nothing else may be. */
+  @Test
+  void aCommitUnderWayMayStillWriteIntoTheOldTable() throws Exception {
+    ImageShape shape = ImageShape.of(3, 512, 16, 512 * KIB).withBatches(1022, 0);
+    MemoryStorage file = shape.make(new byte[0]);
+    long oldL1 = l1Offset(file);
+    GatedStorage storage = new GatedStorage(file);
+    byte[] disk = new byte[2048 * KIB];
+    try (DiskImage image = new Engine(shape, new SeededRandom(1)).open(storage);
+        ExecutorService pool = Executors.newSingleThreadExecutor()) {
+      storage.close((at, _) -> at == oldL1);
+      put(image, disk, 0);
+      CompletionStage<@Nullable Void> commit = image.commit();
+      storage.awaitArrival();
+      CompletableFuture<Void> growth =
+          CompletableFuture.runAsync(() -> grow(image, disk.length), pool);
+      long deadline = System.nanoTime() + TimeUnit.SECONDS.toNanos(20);
+      while (l1Offset(file) == oldL1 && !growth.isDone() && System.nanoTime() < deadline) {
+        Thread.onSpinWait();
+      }
+      assertNotEquals(oldL1, l1Offset(file), "where the header says the L1 table is");
+      for (int cluster = 1; cluster < 64; cluster++) {
+        put(image, disk, cluster * 512);
+      }
+      storage.open();
+      commit.toCompletableFuture().join();
+      growth.join();
+      byte[] found = new byte[disk.length];
+      image.read(0, ByteBuffer.wrap(found));
+      GuestModel.assertSame(disk, found, "disk");
+    }
+    RawQcow2 left = new RawQcow2(file);
+    assertTrue(left.check().clean(), left.check()::toString);
+    GuestModel.assertSame(disk, left.disk(null), "disk at rest");
+  }
+
+  /**
+   * Zeroes up to the disk's end take the last cluster whole, but not once it is more than theirs.
+   */
+  @Test
+  void zeroesThatBeganBeforeTheDiskGrewEndWhereItEnded() throws Exception {
+    int clusterBytes = 4096;
+    int end = 3 * clusterBytes + 1024;
+    ImageShape shape = ImageShape.of(3, clusterBytes, 16, end);
+    MemoryStorage file = shape.make(new byte[0]);
+    GatedStorage storage = new GatedStorage(file);
+    byte[] disk = new byte[4 * clusterBytes];
+    System.arraycopy(Pattern.fill(1, 100), 0, disk, 0, 100);
+    try (DiskImage image = new Engine(shape, new SeededRandom(1)).open(storage);
+        ExecutorService pool = Executors.newSingleThreadExecutor()) {
+      image.write(0, ByteBuffer.wrap(Pattern.fill(1, end)));
+      image.flush();
+      long first = new RawQcow2(file).hostOffset(0);
+      storage.close((at, _) -> at >= first && at < first + clusterBytes);
+      CompletableFuture<Void> zeroes =
+          CompletableFuture.runAsync(() -> zero(image, 100, end - 100), pool);
+      storage.awaitArrival();
+      image.resize(disk.length);
+      byte[] added = Pattern.fill(2, disk.length - end);
+      image.write(end, ByteBuffer.wrap(added));
+      System.arraycopy(added, 0, disk, end, added.length);
+      storage.open();
+      zeroes.join();
+      byte[] found = new byte[disk.length];
+      image.read(0, ByteBuffer.wrap(found));
+      GuestModel.assertSame(disk, found, "disk");
+    }
+    assertTrue(new RawQcow2(file).check().clean());
+  }
+
+  private static void zero(DiskImage image, long at, long bytes) {
+    try {
+      image.writeZeroes(at, bytes, ZeroMode.MAY_UNMAP);
+    } catch (IOException e) {
+      throw new AssertionError(e);
+    }
+  }
+
+  private static long l1Offset(MemoryStorage file) {
+    return ByteBuffer.wrap(file.bytes(40, 8)).getLong();
+  }
+
+  private static void put(DiskImage image, byte[] disk, int at) throws IOException {
+    byte[] data = Pattern.fill(at, 512);
+    image.write(at, ByteBuffer.wrap(data));
+    System.arraycopy(data, 0, disk, at, 512);
+  }
+
+  private static void grow(DiskImage image, long bytes) {
+    try {
+      image.resize(bytes);
     } catch (IOException e) {
       throw new AssertionError(e);
     }
