@@ -1,5 +1,8 @@
 package io.qnbd.image.check;
 
+import io.qnbd.image.format.BitmapEntry;
+import io.qnbd.image.format.BitmapTableEntry;
+import io.qnbd.image.format.BitmapsExtension;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
@@ -17,33 +20,6 @@ import java.nio.ByteBuffer;
  * <p>Owner: one check. Not thread-safe.
  */
 final class ExtensionCheck {
-  /**
-   * Count, reserved, directory size, directory offset (qcow2 specification, "Bitmaps extension").
-   */
-  private static final int EXTENSION_BYTES = 24;
-
-  private static final int DIRECTORY_BYTES_AT = 8;
-  private static final int DIRECTORY_OFFSET_AT = 16;
-
-  /** QEMU's limits. */
-  private static final int BITMAPS_MAX = 65535;
-
-  private static final int DIRECTORY_BYTES_MAX = 64 << 20;
-  private static final int TABLE_ENTRIES_MAX = 0x8000000;
-
-  /** The fixed part of a directory entry: table offset and size, flags, type, lengths. */
-  private static final int ENTRY_FIXED_BYTES = 24;
-
-  private static final int TABLE_ENTRIES_AT = 8;
-  private static final int NAME_BYTES_AT = 18;
-  private static final int EXTRA_BYTES_AT = 20;
-
-  /** Bits 9 to 55 of a table entry. */
-  private static final long OFFSET_MASK = 0x00ff_ffff_ffff_fe00L;
-
-  /** Bit 0 of a table entry without an offset: the cluster reads as ones. */
-  private static final long ALL_ONES = 1;
-
   private final ImageFile file;
   private final Header header;
   private final Geometry geometry;
@@ -85,23 +61,27 @@ final class ExtensionCheck {
   }
 
   private void countDirectory(ByteBuffer extension) throws IOException {
-    if (extension.remaining() != EXTENSION_BYTES) {
+    if (extension.remaining() != BitmapsExtension.BYTES) {
       findings.corruption(
-          "bitmaps extension: %d bytes, expected %d", extension.remaining(), EXTENSION_BYTES);
+          "bitmaps extension: %d bytes, expected %d",
+          extension.remaining(), BitmapsExtension.BYTES);
       return;
     }
     long bitmaps = Integer.toUnsignedLong(extension.getInt(0));
-    long directoryBytes = extension.getLong(DIRECTORY_BYTES_AT);
-    long directoryAt = extension.getLong(DIRECTORY_OFFSET_AT);
-    if (bitmaps == 0 || bitmaps > BITMAPS_MAX || extension.getInt(4) != 0) {
+    long directoryBytes = extension.getLong(BitmapsExtension.DIRECTORY_BYTES_AT);
+    long directoryAt = extension.getLong(BitmapsExtension.DIRECTORY_OFFSET_AT);
+    if (bitmaps == 0
+        || bitmaps > BitmapsExtension.BITMAPS_MAX
+        || extension.getInt(BitmapsExtension.RESERVED_AT) != 0) {
       findings.corruption(
-          "bitmaps extension: %d bitmaps, expected 1 to %d, then zeroes", bitmaps, BITMAPS_MAX);
+          "bitmaps extension: %d bitmaps, expected 1 to %d, then zeroes",
+          bitmaps, BitmapsExtension.BITMAPS_MAX);
       return;
     }
-    if (directoryBytes < 0 || directoryBytes > DIRECTORY_BYTES_MAX) {
+    if (directoryBytes < 0 || directoryBytes > BitmapsExtension.DIRECTORY_BYTES_MAX) {
       findings.corruption(
           "bitmaps extension: a directory of %s bytes, expected at most %d",
-          Long.toUnsignedString(directoryBytes), DIRECTORY_BYTES_MAX);
+          Long.toUnsignedString(directoryBytes), BitmapsExtension.DIRECTORY_BYTES_MAX);
       return;
     }
     boolean readable =
@@ -115,16 +95,14 @@ final class ExtensionCheck {
   private void countTables(ByteBuffer directory, long bitmaps) throws IOException {
     int at = 0;
     long found = 0;
-    while (directory.limit() - at >= ENTRY_FIXED_BYTES) {
+    while (directory.limit() - at >= BitmapEntry.FIXED_BYTES) {
       String here = "bitmap " + found;
-      long extraBytes = Integer.toUnsignedLong(directory.getInt(at + EXTRA_BYTES_AT));
-      int nameBytes = Short.toUnsignedInt(directory.getShort(at + NAME_BYTES_AT));
-      long end = (at + ENTRY_FIXED_BYTES + extraBytes + nameBytes + 7) & ~7L;
-      long entries = Integer.toUnsignedLong(directory.getInt(at + TABLE_ENTRIES_AT));
-      if (end > directory.limit() || entries > TABLE_ENTRIES_MAX) {
+      long end = at + BitmapEntry.bytes(directory.slice(at, BitmapEntry.FIXED_BYTES));
+      long entries = Integer.toUnsignedLong(directory.getInt(at + BitmapEntry.TABLE_ENTRIES_AT));
+      if (end > directory.limit() || entries > BitmapEntry.TABLE_ENTRIES_MAX) {
         findings.corruption(
             "%s: an entry of %d bytes for a table of %d entries exceeds the directory or %d",
-            here, end - at, entries, TABLE_ENTRIES_MAX);
+            here, end - at, entries, BitmapEntry.TABLE_ENTRIES_MAX);
         return;
       }
       countTable(here, directory.getLong(at), (int) entries);
@@ -154,9 +132,9 @@ final class ExtensionCheck {
   }
 
   private void countTableEntry(String bitmap, int index, long entry) throws IOException {
-    long at = entry & OFFSET_MASK;
+    long at = BitmapTableEntry.dataOffset(entry);
     String here = bitmap + ", table entry " + index;
-    if ((entry & ~OFFSET_MASK & ~(at == 0 ? ALL_ONES : 0)) != 0) {
+    if (BitmapTableEntry.reservedBits(entry) != 0) {
       findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
     }
     if (at != 0) {

@@ -1,5 +1,7 @@
 package io.qnbd.image.disk;
 
+import io.qnbd.image.BitmapInfo;
+import io.qnbd.image.DirtySink;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ExtentSink;
 import io.qnbd.image.ImageReport;
@@ -11,6 +13,7 @@ import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.ZeroRangeSink;
+import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
 import io.qnbd.image.format.Geometry;
@@ -80,11 +83,18 @@ public final class Qcow2Image implements DiskImage {
   private final SnapshotOperations snapshotOperations;
   private final ReentrantLock snapshotChange = new ReentrantLock();
   private final Growth growth;
+  private final DirtyBitmaps bitmaps;
 
   /** Set once a revert made another L1 table the active one: nothing may be written any more. */
   private boolean reverted;
 
-  Qcow2Image(Layers layers, OpenOptions options, boolean autoclearPending, boolean lazyRefcounts) {
+  Qcow2Image(
+      Layers layers,
+      OpenOptions options,
+      boolean autoclearPending,
+      boolean lazyRefcounts,
+      DirtyBitmaps bitmaps) {
+    this.bitmaps = bitmaps;
     this.layers = layers;
     this.virtualBytes = layers.virtualBytes();
     this.readOnly = options.readOnly();
@@ -658,5 +668,18 @@ public final class Qcow2Image implements DiskImage {
     } finally {
       snapshotChange.unlock();
     }
+  }
+
+  // ---- dirty bitmaps
+
+  @Override
+  public List<BitmapInfo> bitmaps() {
+    return bitmaps.list();
+  }
+
+  @Override
+  public void dirtyExtents(String bitmap, long offset, long bytes, DirtySink sink)
+      throws IOException {
+    bitmaps.extents(bitmap, offset, bytes, sink);
   }
 }

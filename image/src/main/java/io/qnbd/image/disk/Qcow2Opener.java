@@ -6,6 +6,7 @@ import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
+import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
@@ -72,8 +73,12 @@ final class Qcow2Opener {
       }
       backing = below.open(header);
       Layers layers = assemble(file, header, options, backing);
+      boolean bitmapsHold = options.readOnly() && options.snapshot() == null;
+      DirtyBitmaps bitmaps =
+          bitmapsHold ? DirtyBitmaps.read(file, header) : DirtyBitmaps.none(file, header);
       Qcow2Image image =
-          new Qcow2Image(layers, options, header.autoclearFeatures() != 0, header.lazyRefcounts());
+          new Qcow2Image(
+              layers, options, header.autoclearFeatures() != 0, header.lazyRefcounts(), bitmaps);
       done = true;
       return image;
     } finally {
