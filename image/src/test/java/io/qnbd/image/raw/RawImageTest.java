@@ -18,6 +18,7 @@ import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.io.Operation;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -31,6 +32,7 @@ import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 @Timeout(value = 60, unit = TimeUnit.SECONDS)
@@ -316,5 +318,76 @@ final class RawImageTest {
   private static void refused(Executable call) {
     String message = String.valueOf(assertThrows(ReadOnlyImageException.class, call).getMessage());
     assertTrue(message.endsWith("of memory: it is open for reading only"), message);
+  }
+
+  @Test
+  void growsWhileItIsInUse() throws IOException {
+    Path path = temp.resolve("disk.raw");
+    try (DiskImage image =
+        new RawImage(FileStorage.create(path, CacheMode.WRITEBACK), 100, false)) {
+      image.write(0, ByteBuffer.wrap(new byte[] {1, 2, 3}));
+      image.resize(65536);
+      assertEquals(65536, image.virtualBytes());
+      assertEquals(65536, Files.size(path));
+      image.write(65535, ByteBuffer.wrap(new byte[] {4}));
+      byte[] expected = new byte[65536];
+      System.arraycopy(new byte[] {1, 2, 3}, 0, expected, 0, 3);
+      expected[65535] = 4;
+      ByteBuffer all = ByteBuffer.allocate(65536);
+      image.read(0, all);
+      assertArrayEquals(expected, all.array());
+      assertThrows(
+          IndexOutOfBoundsException.class, () -> image.read(65536, ByteBuffer.allocate(1)));
+    }
+  }
+
+  /** A disk may be shorter than its file, whose rest is not the guest's to read. */
+  @Test
+  void growsOverWhatTheFileHadBehindTheDisk() throws IOException {
+    byte[] old = new byte[2048];
+    Arrays.fill(old, (byte) 7);
+    MemoryStorage file = MemoryStorage.of(old);
+    try (DiskImage image = new RawImage(file, 512, false)) {
+      image.resize(1024);
+      image.resize(1024);
+      image.resize(4096);
+      ByteBuffer all = ByteBuffer.allocate(4096);
+      image.read(0, all);
+      byte[] expected = new byte[4096];
+      Arrays.fill(expected, 0, 512, (byte) 7);
+      assertArrayEquals(expected, all.array());
+    }
+  }
+
+  @Test
+  void refusesSizesThatItCantHave() throws IOException {
+    try (DiskImage image = new RawImage(MemoryStorage.of(new byte[1024]), 1024, false)) {
+      IOException shrink = assertThrows(IOException.class, () -> image.resize(512));
+      assertTrue(String.valueOf(shrink.getMessage()).contains("can't shrink to 512"));
+      IOException odd = assertThrows(IOException.class, () -> image.resize(1500));
+      assertTrue(String.valueOf(odd.getMessage()).contains("no multiple of 512"));
+      assertEquals(1024, image.virtualBytes());
+    }
+    try (DiskImage image = new RawImage(MemoryStorage.of(new byte[1024]), 1024, true)) {
+      assertThrows(ReadOnlyImageException.class, () -> image.resize(2048));
+    }
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"SET_LENGTH", "SYNC"})
+  void keepsItsSizeWhenTheFileDoesNotGrow(Operation operation) throws IOException {
+    FaultyStorage file = new FaultyStorage(new MemoryStorage("disk"));
+    DiskImage image = new RawImage(file, 1024, false);
+    file.failOnce(EnumSet.of(operation), 1, FaultyStorage.Failure.NO_SPACE);
+    assertThrows(NoSpaceException.class, () -> image.resize(4096));
+    assertEquals(1024, image.virtualBytes());
+    if (operation == Operation.SET_LENGTH) {
+      image.resize(4096);
+      assertEquals(4096, image.virtualBytes());
+      image.close();
+    } else {
+      assertThrows(IOException.class, () -> image.resize(4096));
+      assertThrows(IOException.class, image::close);
+    }
   }
 }
