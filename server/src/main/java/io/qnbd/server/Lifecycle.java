@@ -38,8 +38,8 @@ import org.jspecify.annotations.Nullable;
  * <p>Guarded by this object's monitor, which is not held while the command is waited for.
  */
 final class Lifecycle {
-  /** What the command gets to end; with the clients' and the images' time below 10 s. */
-  private static final Duration COMMAND_END_MAX = Duration.ofSeconds(3);
+  /** A guest or a database that the command runs has to write before it can end. */
+  private static final Duration COMMAND_END_MAX = Duration.ofSeconds(20);
 
   /** The level of TLS, as nbdkit tells its commands: none, offered, required. */
   private static final int TLS_OFF = 0;
