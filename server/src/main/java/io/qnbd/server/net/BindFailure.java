@@ -99,11 +99,20 @@ final class BindFailure extends IOException {
     return new BindFailure(address, number == EADDRINUSE ? Kind.IN_USE : Kind.OTHER, why, cause);
   }
 
-  /** Netty has the kernel's number, negated. */
-  private static int number(Throwable cause) {
-    return cause instanceof Errors.NativeIoException numbered
-        ? -numbered.expectedErr()
-        : NUMBERS.getOrDefault(String.valueOf(cause.getMessage()), 0);
+  /** The kernel's number for what went wrong, or 0; a family that is not there is told early. */
+  private static int number(Throwable failure) {
+    for (Throwable cause = failure; cause != null; cause = cause.getCause()) {
+      int number =
+          switch (cause) {
+            case Errors.NativeIoException numbered -> -numbered.expectedErr();
+            case UnsupportedOperationException _ -> EAFNOSUPPORT;
+            default -> NUMBERS.getOrDefault(String.valueOf(cause.getMessage()), 0);
+          };
+      if (number != 0) {
+        return number;
+      }
+    }
+    return 0;
   }
 
   private static String unexpected(Throwable cause) {

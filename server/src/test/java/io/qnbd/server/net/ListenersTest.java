@@ -8,8 +8,11 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.netty.channel.Channel;
+import io.netty.channel.ChannelException;
 import io.netty.channel.EventLoopGroup;
 import io.netty.channel.MultiThreadIoEventLoopGroup;
+import io.netty.channel.epoll.Epoll;
+import io.netty.channel.unix.Errors;
 import io.qnbd.server.os.SystemCalls;
 import java.io.IOException;
 import java.net.Inet4Address;
@@ -26,6 +29,7 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -230,6 +234,19 @@ final class ListenersTest {
     assertEquals(
         "listening on [::1]:%d: %s".formatted(port, words),
         BindFailure.ofTcp(address, port, new IOException(kernel)).getMessage());
+  }
+
+  /** Without IPv6 its sockets cannot even be made: so Netty's epoll and Java say it. */
+  @Test
+  void familyThatTheMachineLacksIsAnAddressThatItLacks() {
+    Epoll.ensureAvailability(); // Errors needs its native library
+    for (RuntimeException cause :
+        List.of(
+            new ChannelException(new Errors.NativeIoException("newSocketStream", -97, false)),
+            new ChannelException(new IOException("Address family not supported by protocol")),
+            new UnsupportedOperationException("IPv6 not available"))) {
+      assertEquals(BindFailure.Kind.NO_ADDRESS, BindFailure.ofTcp(anyPort("::1"), 0, cause).kind());
+    }
   }
 
   @ParameterizedTest
