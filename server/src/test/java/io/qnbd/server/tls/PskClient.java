@@ -1,0 +1,69 @@
+package io.qnbd.server.tls;
+
+import java.io.IOException;
+import java.security.SecureRandom;
+import java.util.Vector;
+import org.bouncycastle.tls.AbstractTlsClient;
+import org.bouncycastle.tls.AlertDescription;
+import org.bouncycastle.tls.BasicTlsPSKExternal;
+import org.bouncycastle.tls.BasicTlsPSKIdentity;
+import org.bouncycastle.tls.ProtocolVersion;
+import org.bouncycastle.tls.TlsAuthentication;
+import org.bouncycastle.tls.TlsFatalAlert;
+import org.bouncycastle.tls.TlsPSKIdentity;
+import org.bouncycastle.tls.TlsUtils;
+import org.bouncycastle.tls.crypto.impl.bc.BcTlsCrypto;
+
+/** What a client with a key wants of its handshake. */
+final class PskClient extends AbstractTlsClient {
+  private final ProtocolVersion version;
+  private final int[] ciphers;
+  private final byte[] identity;
+  private final byte[] key;
+  private short alertReceived = -1;
+
+  PskClient(ProtocolVersion version, byte[] identity, byte[] key, int... ciphers) {
+    super(new BcTlsCrypto(new SecureRandom()));
+    this.version = version;
+    this.ciphers = ciphers;
+    this.identity = identity;
+    this.key = key;
+  }
+
+  /** The server's last alert, or -1. */
+  short alertReceived() {
+    return alertReceived;
+  }
+
+  @Override
+  public void notifyAlertReceived(short level, short description) {
+    alertReceived = description;
+  }
+
+  @Override
+  protected ProtocolVersion[] getSupportedVersions() {
+    return version.only();
+  }
+
+  @Override
+  protected int[] getSupportedCipherSuites() {
+    return ciphers;
+  }
+
+  @Override
+  public TlsPSKIdentity getPSKIdentity() {
+    return new BasicTlsPSKIdentity(identity, key);
+  }
+
+  @Override
+  @SuppressWarnings({"rawtypes", "JdkObsolete"}) // the type of the library
+  public Vector getExternalPSKs() {
+    return TlsUtils.vectorOfOne(
+        new BasicTlsPSKExternal(identity, getCrypto().createSecret(key.clone())));
+  }
+
+  @Override
+  public TlsAuthentication getAuthentication() throws IOException {
+    throw new TlsFatalAlert(AlertDescription.unexpected_message);
+  }
+}
