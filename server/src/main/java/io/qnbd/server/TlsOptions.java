@@ -1,15 +1,26 @@
 package io.qnbd.server;
 
 import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.net.ListenAddress;
+import io.qnbd.server.tls.GeneratedCertificates;
 import io.qnbd.server.tls.TlsFiles;
 import io.qnbd.server.tls.TlsService;
 import java.io.IOException;
+import java.net.InetAddress;
+import java.net.UnknownHostException;
 import java.nio.file.Path;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Objects;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Option;
 
 /** The options about TLS; picocli fills them in. */
 final class TlsOptions {
+  /** What a listener on all addresses is called; no client calls it so. */
+  private static final Set<String> EVERYWHERE = Set.of("", "*", "0.0.0.0", "::");
+
   @Option(
       names = "--tls",
       paramLabel = "WHEN",
@@ -67,8 +78,71 @@ final class TlsOptions {
       })
   private @Nullable Path psk;
 
+  @Option(
+      names = "--tls-generate",
+      paramLabel = "DIR",
+      description = {
+        "Serve nothing: make an authority and certificates of it for this server and for one client"
+            + " in DIR, say how to use them, and end. A file that is there is never touched."
+      })
+  private @Nullable Path generate;
+
   TlsMode mode() {
     return mode;
+  }
+
+  /** Whether nothing is to be served, but {@link #generate} to be called. */
+  boolean generates() {
+    return generate != null;
+  }
+
+  /**
+   * Makes the certificates and tells the user about them.
+   *
+   * @param listen where the server will listen: what its clients may call it
+   * @throws IOException if a file is there, or cannot be made
+   */
+  void generate(Terminal terminal, List<ListenAddress.Tcp> listen) throws IOException {
+    Path target = Objects.requireNonNull(generate, "--tls-generate was not given");
+    Set<String> names = names(listen);
+    GeneratedCertificates.write(target, names);
+    String shown = Printable.text(target.toString());
+    terminal
+        .out()
+        .print(
+            """
+            Made in %1$s, valid for 825 days:
+              ca-cert.pem                      whom to believe; its key is not kept
+              server-cert.pem, server-key.pem  this server as %2$s
+              client-cert.pem, client-key.pem  a client, subject CN=qnbd client
+
+            Serve only those who have the client's certificate:
+              qnbd serve --tls required --tls-certificates %1$s --tls-verify-client disk.qcow2
+
+            Connect, with the ca-cert.pem and client-*.pem of %1$s:
+              nbdinfo 'nbds://localhost/?tls-certificates=%1$s'
+              qemu-img info --object tls-creds-x509,id=tls,endpoint=client,dir=%1$s \\
+                --image-opts driver=nbd,host=localhost,port=10809,tls-creds=tls
+              nbd-client -A %1$s/ca-cert.pem -F %1$s/client-cert.pem -K %1$s/client-key.pem \\
+                -H localhost localhost /dev/nbd0
+            """
+                .formatted(shown, String.join(", ", names)));
+  }
+
+  /** The best name first. */
+  private static Set<String> names(List<ListenAddress.Tcp> listen) {
+    Set<String> names = new LinkedHashSet<>(List.of("localhost", "127.0.0.1", "::1"));
+    try {
+      names.add(InetAddress.getLocalHost().getHostName());
+    } catch (UnknownHostException _) {
+      // This machine does not know its own name; nobody else will use it.
+    }
+    for (ListenAddress.Tcp address : listen) {
+      if (!EVERYWHERE.contains(address.host())) {
+        names.add(address.host());
+      }
+    }
+    return names;
   }
 
   /**
