@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.server.config.Sizes;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;

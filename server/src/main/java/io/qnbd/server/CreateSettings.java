@@ -2,6 +2,8 @@ package io.qnbd.server;
 
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.server.config.Choice;
+import io.qnbd.server.config.Sizes;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;

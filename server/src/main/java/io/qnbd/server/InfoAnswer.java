@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.ImageReport.Qcow2Details;
 import io.qnbd.image.ImageReport.Snapshot;
+import io.qnbd.server.config.Sizes;
 import io.qnbd.server.control.SnapshotFields;
 import java.nio.file.Path;
 import java.util.List;

@@ -4,6 +4,8 @@ import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.config.Choice;
+import io.qnbd.server.config.TcpAddress;
 import io.qnbd.server.net.ListenAddress;
 import java.io.IOException;
 import java.io.InputStream;

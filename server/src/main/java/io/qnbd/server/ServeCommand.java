@@ -4,6 +4,7 @@ import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.server.config.TcpAddress;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.ServerLimits;
 import java.io.IOException;

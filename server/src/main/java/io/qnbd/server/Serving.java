@@ -5,6 +5,7 @@ import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
+import io.qnbd.server.config.Sizes;
 import io.qnbd.server.control.ControlServer;
 import io.qnbd.server.control.ControlledExport;
 import io.qnbd.server.control.ExportStats;

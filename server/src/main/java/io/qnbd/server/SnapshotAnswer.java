@@ -1,6 +1,7 @@
 package io.qnbd.server;
 
 import io.qnbd.image.ImageReport.Snapshot;
+import io.qnbd.server.config.Sizes;
 import io.qnbd.server.control.SnapshotFields;
 import java.nio.file.Path;
 import java.time.Duration;

@@ -1,4 +1,4 @@
-package io.qnbd.server;
+package io.qnbd.server.config;
 
 import io.qnbd.server.net.ListenAddress;
 
@@ -6,14 +6,14 @@ import io.qnbd.server.net.ListenAddress;
  * A TCP address to listen on, as it is typed: {@code HOST}, {@code HOST:PORT}, {@code [IPV6]:PORT},
  * or {@code :PORT} for all addresses of the machine.
  */
-final class TcpAddress {
+public final class TcpAddress {
   private TcpAddress() {}
 
   /** The port that IANA registered for NBD. */
-  static final int PORT_DEFAULT = 10809;
+  public static final int PORT_DEFAULT = 10809;
 
   /** Reached from this machine only. */
-  static final ListenAddress.Tcp LOOPBACK = new ListenAddress.Tcp("127.0.0.1", PORT_DEFAULT);
+  public static final ListenAddress.Tcp LOOPBACK = new ListenAddress.Tcp("127.0.0.1", PORT_DEFAULT);
 
   private static final int PORT_MAX = 65535;
 
@@ -22,7 +22,7 @@ final class TcpAddress {
    *
    * @throws IllegalArgumentException with a sentence, when it is none of these
    */
-  static ListenAddress.Tcp parse(String text) {
+  public static ListenAddress.Tcp parse(String text) {
     int closing = text.indexOf(']');
     boolean bracketed = text.startsWith("[") && closing > 0;
     String host = bracketed ? text.substring(1, closing) : beforeColon(text);

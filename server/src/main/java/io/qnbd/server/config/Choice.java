@@ -1,4 +1,4 @@
-package io.qnbd.server;
+package io.qnbd.server.config;
 
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
@@ -9,27 +9,27 @@ import java.util.Locale;
 import java.util.stream.Collectors;
 
 /** Constants as the command line spells them: {@code SAME_DIRECTORY} is {@code same-directory}. */
-final class Choice {
+public final class Choice {
   private Choice() {}
 
-  static ImageFormat format(String text) {
+  public static ImageFormat format(String text) {
     return parse(ImageFormat.values(), text);
   }
 
-  static CacheMode cacheMode(String text) {
+  public static CacheMode cacheMode(String text) {
     return parse(CacheMode.values(), text);
   }
 
-  static BackingPolicy backingPolicy(String text) {
+  public static BackingPolicy backingPolicy(String text) {
     return parse(BackingPolicy.values(), text);
   }
 
-  static TlsMode tlsMode(String text) {
+  public static TlsMode tlsMode(String text) {
     return parse(TlsMode.values(), text);
   }
 
   /** {@code on} or {@code off}. */
-  static boolean onOff(String text) {
+  public static boolean onOff(String text) {
     return switch (text) {
       case "on" -> true;
       case "off" -> false;
@@ -49,7 +49,7 @@ final class Choice {
                     + Arrays.stream(values).map(Choice::name).collect(Collectors.joining(", "))));
   }
 
-  static String name(Enum<?> value) {
+  public static String name(Enum<?> value) {
     return value.name().toLowerCase(Locale.ROOT).replace('_', '-');
   }
 }

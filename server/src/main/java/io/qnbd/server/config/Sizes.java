@@ -1,4 +1,4 @@
-package io.qnbd.server;
+package io.qnbd.server.config;
 
 import java.math.BigDecimal;
 import java.math.RoundingMode;
@@ -10,7 +10,7 @@ import java.util.regex.Pattern;
  * Sizes as people write and read them. The units are powers of 1024, as in QEMU: {@code 10G},
  * {@code 10GiB}, {@code 1.5T}, {@code 64k}, {@code 4096}, {@code 4096B}.
  */
-final class Sizes {
+public final class Sizes {
   private Sizes() {}
 
   private static final String UNITS = "KMGTPE";
@@ -27,7 +27,7 @@ final class Sizes {
    *
    * @throws IllegalArgumentException with a sentence, when it is not a size
    */
-  static long parse(String text) {
+  public static long parse(String text) {
     Matcher matcher = SIZE.matcher(text);
     if (!matcher.matches()) {
       throw new IllegalArgumentException(
@@ -66,7 +66,7 @@ final class Sizes {
   }
 
   /** The size in its largest unit with at most two decimals: {@code 10 GiB}, {@code 1.5 TiB}. */
-  static String text(long bytes) {
+  public static String text(long bytes) {
     int power = 0;
     while (power < UNITS.length() && bytes >>> ((power + 1) * UNIT_BITS) != 0) {
       power++;
@@ -82,7 +82,7 @@ final class Sizes {
   }
 
   /** The size for reading and for calculating: {@code 10 GiB (10737418240 bytes)}. */
-  static String textWithBytes(long bytes) {
+  public static String textWithBytes(long bytes) {
     return bytes < 1L << UNIT_BITS ? text(bytes) : text(bytes) + " (" + bytes + " bytes)";
   }
 }

@@ -1,4 +1,4 @@
-package io.qnbd.server;
+package io.qnbd.server.config;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
