@@ -16,6 +16,7 @@ module io.qnbd.server {
   requires org.bouncycastle.provider;
   requires org.bouncycastle.tls;
   requires org.slf4j;
+  requires org.tomlj;
   requires tools.jackson.core;
   requires jdk.net; // TCP keepalive where Netty's native library does not work
   requires jdk.unsupported; // sun.misc.Signal, see UserSignal
