@@ -3,17 +3,20 @@ package io.qnbd.server;
 import io.qnbd.image.ImageReport.Snapshot;
 import io.qnbd.server.config.Sizes;
 import io.qnbd.server.control.MalformedJsonException;
+import io.qnbd.server.control.ReloadReport;
 import io.qnbd.server.control.SnapshotFields;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
+import org.jspecify.annotations.Nullable;
 
 /** What {@code qnbd ctl} prints of a server's reply; a server may be newer and say more. */
 final class CtlAnswer {
   private CtlAnswer() {}
 
   private static final String EXPORT_ROW = "%-24s %10s  %-6s  %-9s  %11s";
+  private static final String CLIENT_ROW = "%6s  %-24s %-20s  %-20s  %s";
 
   /** Makes a reply's text. */
   interface Text {
@@ -33,6 +36,59 @@ final class CtlAnswer {
               export.get("connections")));
     }
     return lines(rows);
+  }
+
+  static String clients(Map<String, Object> reply) throws MalformedJsonException {
+    List<String> rows = new ArrayList<>();
+    rows.add(CLIENT_ROW.formatted("ID", "PEER", "EXPORT", "SINCE", "TLS").stripTrailing());
+    for (Map<?, ?> client : objects(reply, "clients")) {
+      Object export = client.get("export");
+      rows.add(
+          CLIENT_ROW.formatted(
+              client.get("id"),
+              printable(client.get("peer")),
+              export == null ? "(handshake)" : printable(export),
+              printable(client.get("since")),
+              tls(client)));
+    }
+    return lines(rows);
+  }
+
+  private static String tls(Map<?, ?> client) {
+    if (!Boolean.TRUE.equals(client.get("tls"))) {
+      return "no";
+    }
+    return client.get("identity") == null ? "yes" : printable(client.get("identity"));
+  }
+
+  private static String printable(@Nullable Object value) {
+    return Printable.text(String.valueOf(value));
+  }
+
+  static String added(Map<String, Object> reply) throws MalformedJsonException {
+    if (!(reply.get("added") instanceof Map<?, ?> export)) {
+      throw new MalformedJsonException("the server's answer does not say what it added");
+    }
+    return Printable.text(
+        "serving %s as '%s' (%s, %s)"
+            .formatted(
+                export.get("file"),
+                export.get("name"),
+                export.get("size") instanceof Long bytes ? Sizes.text(bytes) : "?",
+                export.get("format")));
+  }
+
+  static String resized(Map<String, Object> reply) throws MalformedJsonException {
+    if (!(reply.get("size") instanceof Long bytes)) {
+      throw new MalformedJsonException("the server's answer does not say the new size");
+    }
+    return "the disk has "
+        + Sizes.textWithBytes(bytes)
+        + " now; clients see that when they connect again";
+  }
+
+  static String reloaded(Map<String, Object> reply) throws MalformedJsonException {
+    return lines(ReloadReport.read(reply).lines().stream().map(Printable::text).toList());
   }
 
   static String stats(Map<String, Object> reply) throws MalformedJsonException {

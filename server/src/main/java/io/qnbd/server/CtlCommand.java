@@ -1,11 +1,14 @@
 package io.qnbd.server;
 
+import io.qnbd.server.config.ExportPlan;
 import io.qnbd.server.control.ControlClient;
 import io.qnbd.server.control.ControlRequest;
+import io.qnbd.server.control.ReloadReport;
 import java.io.IOException;
 import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.ParentCommand;
@@ -15,14 +18,18 @@ import picocli.CommandLine.ScopeType;
 @Command(
     name = "ctl",
     scope = ScopeType.INHERIT,
-    subcommands = CtlCommand.OfSnapshots.class,
-    header = "Ask a server that runs: snapshots, exports, counters.",
+    subcommands = {
+      CtlCommand.OfSnapshots.class,
+      CtlCommand.OfExports.class,
+      CtlCommand.OfClients.class
+    },
+    header = "Ask a server that runs: exports, clients, snapshots, counters.",
     synopsisHeading = "%nUsage: ",
     synopsisSubcommandLabel = "COMMAND",
     description = {
-      "Talks to a server that was started with 'qnbd serve --control SOCKET'. Snapshots are taken "
-          + "and deleted while clients go on. EXPORT is the name that clients use; where there is "
-          + "only one export, an empty name ('') means it too."
+      "Talks to a server that was started with 'qnbd serve --control SOCKET'. Exports come, grow"
+          + " and go, and snapshots are taken and deleted, while clients go on. EXPORT is the name"
+          + " that clients use; where there is only one export, an empty name ('') means it too."
     },
     descriptionHeading = "%n",
     parameterListHeading = "%nArguments:%n",
@@ -38,6 +45,12 @@ import picocli.CommandLine.ScopeType;
     footer = {
       "  qnbd ctl /run/qnbd.ctl exports",
       "  qnbd ctl /run/qnbd.ctl stats",
+      "  qnbd ctl /run/qnbd.ctl export add --create 10G scratch=scratch.qcow2",
+      "  qnbd ctl /run/qnbd.ctl resize scratch 20G",
+      "  qnbd ctl /run/qnbd.ctl export remove scratch",
+      "  qnbd ctl /run/qnbd.ctl clients",
+      "  qnbd ctl /run/qnbd.ctl client disconnect 3",
+      "  qnbd ctl /run/qnbd.ctl reload",
       "  qnbd ctl /run/qnbd.ctl snapshot create disk.qcow2 before-upgrade",
       "  qnbd ctl /run/qnbd.ctl snapshot list disk.qcow2",
       "  qnbd ctl /run/qnbd.ctl snapshot delete disk.qcow2 before-upgrade"
@@ -82,10 +95,133 @@ final class CtlCommand {
     return ask(new ControlRequest.Stats(export), CtlAnswer::stats);
   }
 
+  @Command(
+      name = "clients",
+      customSynopsis = "qnbd ctl SOCKET clients [-h] [--json]",
+      header = "List the clients.",
+      description = {
+        "Lists who is connected: the number that 'client disconnect' takes, the client's address, "
+            + "the export, since when, and who the client is by TLS."
+      })
+  int clients() throws IOException {
+    return ask(new ControlRequest.Clients(), CtlAnswer::clients);
+  }
+
+  @Command(
+      name = "resize",
+      customSynopsis = "qnbd ctl SOCKET resize [-h] [--json] EXPORT SIZE",
+      header = "Make an export's disk larger.",
+      description = {
+        "Makes the disk larger while clients use it. The new space reads as zeroes. Clients that "
+            + "are connected see the old size until they connect again."
+      })
+  int resize(
+      @Parameters(paramLabel = "EXPORT", description = "The export.") String export,
+      @Parameters(
+              paramLabel = "SIZE",
+              description = "Bytes, or with a unit (K, M, G, T, P, E: powers of 1024).")
+          ByteCount size)
+      throws IOException {
+    return ask(new ControlRequest.Resize(export, size.bytes()), CtlAnswer::resized);
+  }
+
+  @Command(
+      name = "reload",
+      customSynopsis = "qnbd ctl SOCKET reload [-h] [--json]",
+      header = "Read the configuration file again.",
+      description = {
+        "Makes the exports what the file given with 'serve --config' says now; SIGHUP does the"
+            + " same. Exports that did not change, and those that are not of the file, go on as"
+            + " they are. A file with an error changes nothing."
+      })
+  int reload() throws IOException {
+    ControlClient.Reply reply = ControlClient.ask(socket, new ControlRequest.Reload());
+    terminal.out().println(json ? reply.line() : CtlAnswer.reloaded(reply.members()));
+    boolean allDone = ReloadReport.read(reply.members()).failed().isEmpty();
+    return allDone ? ExitCode.OK : ExitCode.FAILURE;
+  }
+
   private int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
     ControlClient.Reply reply = ControlClient.ask(socket, request);
     terminal.out().println(json ? reply.line() : text.of(reply.members()));
     return ExitCode.OK;
+  }
+
+  /** {@code qnbd ctl SOCKET export}. */
+  @Command(
+      name = "export",
+      customSynopsis = "qnbd ctl SOCKET export [-h] [--json] COMMAND",
+      header = "Add and remove exports.",
+      description = "Adds and removes exports while the server runs.")
+  static final class OfExports {
+    @ParentCommand private @Nullable CtlCommand parent;
+
+    @Command(
+        name = "add",
+        customSynopsis = "qnbd ctl SOCKET export add [-h] [--json] [OPTION...] [NAME=]PATH",
+        header = "Serve another image.",
+        description = "Opens an image and serves it; the options are those of 'qnbd serve'.")
+    int add(
+        @Parameters(
+                paramLabel = "[NAME=]PATH",
+                description = "An image and the name to export it by; without one, the file's own.")
+            ExportArgument export,
+        @Mixin ExportOptions options)
+        throws IOException {
+      ExportPlan _ = options.plan(export); // refuses what makes no sense before the server does
+      return parentOf(parent)
+          .ask(
+              new ControlRequest.AddExport(options.keys(export, export.path().toAbsolutePath())),
+              CtlAnswer::added);
+    }
+
+    @Command(
+        name = "remove",
+        customSynopsis = "qnbd ctl SOCKET export remove [-h] [--json] EXPORT",
+        header = "Serve an export no more.",
+        description = {
+          "Lets no more clients in, lets those that are there finish what they have asked for and "
+              + "disconnects them, and closes the image."
+        })
+    int remove(@Parameters(paramLabel = "EXPORT", description = "The export.") String export)
+        throws IOException {
+      return parentOf(parent)
+          .ask(
+              new ControlRequest.RemoveExport(export),
+              _ -> Printable.text("removed export " + export));
+    }
+  }
+
+  /** {@code qnbd ctl SOCKET client}. */
+  @Command(
+      name = "client",
+      customSynopsis = "qnbd ctl SOCKET client [-h] [--json] COMMAND",
+      header = "Disconnect clients.",
+      description = "Disconnects clients; 'clients' lists them.")
+  static final class OfClients {
+    @ParentCommand private @Nullable CtlCommand parent;
+
+    @Command(
+        name = "disconnect",
+        customSynopsis = "qnbd ctl SOCKET client disconnect [-h] [--json] ID",
+        header = "Disconnect a client.",
+        description = {
+          "Lets a client finish what it has asked for and disconnects it. Most clients connect"
+              + " again."
+        })
+    int disconnect(
+        @Parameters(paramLabel = "ID", description = "A number that 'clients' shows.") long id)
+        throws IOException {
+      return parentOf(parent)
+          .ask(new ControlRequest.Disconnect(id), _ -> "disconnected client " + id);
+    }
+  }
+
+  private static CtlCommand parentOf(@Nullable CtlCommand parent) {
+    if (parent == null) {
+      throw new AssertionError("picocli sets the parent of a subcommand");
+    }
+    return parent;
   }
 
   /** {@code qnbd ctl SOCKET snapshot}. */
@@ -155,11 +291,7 @@ final class CtlCommand {
     }
 
     private int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
-      CtlCommand ctl = parent;
-      if (ctl == null) {
-        throw new AssertionError("picocli sets the parent of a subcommand");
-      }
-      return ctl.ask(request, text);
+      return parentOf(parent).ask(request, text);
     }
   }
 }

@@ -1,5 +1,6 @@
 package io.qnbd.server;
 
+import io.qnbd.server.config.TcpAddress;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.process.Parent;
 import io.qnbd.server.process.PidFile;
@@ -74,11 +75,13 @@ final class Lifecycle {
 
   /**
    * Where to listen: what was asked for; else the sockets that were handed over; else for a command
-   * a private socket, and otherwise the loopback.
+   * a private socket; else what the configuration file says, and otherwise the loopback.
    *
+   * @param ofFile the file's addresses, or none
    * @throws UsageException when sockets were handed over and something else was asked for too
    */
-  synchronized List<ListenAddress> addresses(List<ListenAddress.Tcp> listen, List<Path> unix)
+  synchronized List<ListenAddress> addresses(
+      List<ListenAddress.Tcp> listen, List<Path> unix, List<ListenAddress> ofFile)
       throws IOException {
     List<ListenAddress> addresses = new ArrayList<>(listen);
     unix.forEach(path -> addresses.add(new ListenAddress.Unix(path, options.unixMode())));
@@ -95,7 +98,7 @@ final class Lifecycle {
       return addresses;
     }
     if (!runsCommand()) {
-      return List.of(TcpAddress.LOOPBACK);
+      return ofFile.isEmpty() ? List.of(TcpAddress.LOOPBACK) : ofFile;
     }
     PrivateDirectory made = PrivateDirectory.make();
     directory = made;

@@ -26,16 +26,19 @@ final class ReadyLine {
    * The line for these exports at these addresses; the first address is the one to attach to.
    *
    * @param addresses where the server listens, with the ports that the system chose
+   * @param tls whether clients must use TLS
    */
-  static String of(List<Item> items, List<? extends SocketAddress> addresses) {
+  static String of(List<Item> items, List<? extends SocketAddress> addresses, boolean tls) {
     boolean several = items.size() > 1;
     String exports =
-        items.stream()
-            .map(item -> "%s (%s)".formatted(item.name(), item.traits()))
-            .collect(Collectors.joining(", "));
+        items.isEmpty()
+            ? "nothing yet"
+            : items.stream()
+                .map(item -> "%s (%s)".formatted(item.name(), item.traits()))
+                .collect(Collectors.joining(", "));
     String uris =
         addresses.stream()
-            .map(address -> NbdUri.of(address, several ? "NAME" : "", false))
+            .map(address -> NbdUri.of(address, several ? "NAME" : "", tls))
             .collect(Collectors.joining(" and "));
     return Printable.text(
         "qnbd: serving %s at %s - attach with: nbd-client %s%s /dev/nbd0"

@@ -1,12 +1,12 @@
 package io.qnbd.server;
 
-import io.qnbd.image.BackingPolicy;
-import io.qnbd.image.CacheMode;
-import io.qnbd.image.ImageFormat;
-import io.qnbd.image.OpenOptions;
-import io.qnbd.server.config.TcpAddress;
+import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.config.ConfigFile;
+import io.qnbd.server.config.ExportPlan;
+import io.qnbd.server.config.ServerConfig;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.ServerLimits;
+import io.qnbd.server.tls.TlsFiles;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -35,10 +35,9 @@ import picocli.CommandLine.Parameters;
     optionListHeading = "%nOptions:%n",
     exitCodeListHeading = "%nExit codes:%n",
     exitCodeList = {
-      "0:stopped by a signal or by --once; everything written is in the images",
+      "0:stopped by a signal; everything written is in the images",
       "1:could not start, or an image could not be closed properly; standard error says why",
       "64:the command line makes no sense",
-      "0 to 255:with --run, the command's exit code, 128 and the number if a signal ended it",
       "130, 143:a second signal came before the images were closed. They stay consistent; what was "
           + "written since the last flush may be lost"
     },
@@ -49,25 +48,22 @@ import picocli.CommandLine.Parameters;
       "  qnbd serve --unix /run/qnbd.sock --read-only base.qcow2",
       "  qnbd serve --format raw disk.raw",
       "  qnbd serve --snapshot monday --listen 127.0.0.1:10810 disk.qcow2",
-      "  qnbd serve --run 'qemu-img convert $nbd copy.raw' disk.qcow2",
       "  qnbd serve --control /run/qnbd.ctl disk.qcow2    then: qnbd ctl /run/qnbd.ctl",
+      "  qnbd serve --config /etc/qnbd.toml",
       "",
-      "The protocol has no passwords and this server no encryption yet: who can",
-      "connect can read and write. Listen beyond this machine in trusted networks only."
+      "Without TLS, who can connect can read and write, and who can listen can read",
+      "along: listen beyond this machine in trusted networks only, or with --tls."
     })
 final class ServeCommand implements Callable<Integer> {
-  private static final long L2_CACHE_BYTES_MIN = 64 << 10;
-
-  /** A batch of a million decrements is 16 MiB of memory and leaks 64 GiB at worst. */
-  private static final int REF_COUNT_MAX = 1 << 20;
-
   /** More threads than this only wait for each other; each costs its stack. */
   private static final int WORKERS_MAX = 1024;
+
+  private static final int CONNECTIONS_MAX_MAX = 1 << 20;
 
   private final Terminal terminal;
 
   @Parameters(
-      arity = "1..*",
+      arity = "0..*",
       paramLabel = "[NAME=]PATH",
       description = {
         "An image and the name to export it by; without a name, the file's own (disk.qcow2). A "
@@ -78,12 +74,26 @@ final class ServeCommand implements Callable<Integer> {
   private List<ExportArgument> exports = new ArrayList<>();
 
   @Option(
+      names = {"-c", "--config"},
+      paramLabel = "FILE",
+      description = {
+        "TOML file with the server's settings and exports; docs/configuration.md explains it. Its "
+            + "exports come after those of the arguments, to which alone the options about exports "
+            + "apply. --listen and --unix replace all addresses of the file; --control, --workers, "
+            + "--max-connections and the options about TLS replace what it says of the same. SIGHUP"
+            + " and 'qnbd ctl SOCKET reload' read it again."
+      })
+  private @Nullable Path config;
+
+  @Mixin private ExportOptions exportOptions = new ExportOptions();
+  @Mixin private TlsOptions tlsOptions = new TlsOptions();
+
+  @Option(
       names = "--listen",
       paramLabel = "HOST:PORT",
       description = {
         "TCP address to listen on; may be repeated. Port 0 lets the system choose, an IPv6 address "
-            + "goes in brackets: [::1]:10809; without a host, :10809, it is all of the machine's. "
-            + "Default: 127.0.0.1:10809; none with --unix, --run or sockets from systemd."
+            + "goes in brackets: [::1]:10809. Default: 127.0.0.1:10809, or none with --unix."
       })
   private List<ListenAddress.Tcp> listen = new ArrayList<>();
 
@@ -94,102 +104,23 @@ final class ServeCommand implements Callable<Integer> {
   private List<Path> unix = new ArrayList<>();
 
   @Option(
-      names = "--create",
-      paramLabel = "SIZE",
-      description = {
-        "Make each image that is not there, with a disk of SIZE bytes (units K, M, G, T, P, E: "
-            + "powers of 1024); qcow2 unless --format raw is given. A file that is there is never "
-            + "touched."
-      })
-  private @Nullable ByteCount create;
-
-  @Option(
-      names = {"-f", "--format"},
-      paramLabel = "FORMAT",
-      description = {
-        "What the images are: qcow2 or raw. Default: look at the file. A raw image is served "
-            + "writable only if this says raw, because its guest could make it look like qcow2."
-      })
-  private @Nullable ImageFormat format;
-
-  @Option(
-      names = {"-r", "--read-only"},
-      description = "Refuse writes.")
-  private boolean readOnly;
-
-  @Option(
-      names = "--cache",
-      paramLabel = "MODE",
-      defaultValue = "writeback",
-      description = {
-        "When writes are durable. writeback: when the client flushes. writethrough: each before it "
-            + "is acknowledged. none, directsync: the same two past the host's page cache "
-            + "(O_DIRECT). unsafe: flushes are ignored, the image is lost if the host crashes. "
-            + "Default: ${DEFAULT-VALUE}."
-      })
-  private CacheMode cacheMode = CacheMode.WRITEBACK;
-
-  @Option(
-      names = "--backing-policy",
-      paramLabel = "POLICY",
-      defaultValue = "same-directory",
-      description = {
-        "Which backing files an image may name. none: no image may have one. same-directory: those "
-            + "in its own directory or below. any: every file. Default: ${DEFAULT-VALUE}."
-      })
-  private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
-
-  @Option(
-      names = "--l2-cache",
-      paramLabel = "SIZE",
-      defaultValue = "32M",
-      description = {
-        "Memory for cached mapping tables, for each image, in bytes or with a unit; at least 64K. "
-            + "32M map 256 GiB of a disk with 64 KiB clusters. Default: ${DEFAULT-VALUE}."
-      })
-  private ByteCount l2Cache = new ByteCount(OpenOptions.L2_CACHE_BYTES_DEFAULT);
-
-  @Option(
-      names = "--ref-batch",
-      paramLabel = "N",
-      defaultValue = "" + OpenOptions.REF_BATCH_DEFAULT,
-      description = {
-        "How many freed clusters are kept in memory before their reference counts are written; a "
-            + "crash leaks them, wasting space. 0 keeps none. Default: ${DEFAULT-VALUE}."
-      })
-  private int refBatch = OpenOptions.REF_BATCH_DEFAULT;
-
-  @Option(
-      names = "--ref-reserve",
-      paramLabel = "N",
-      defaultValue = "" + OpenOptions.REF_RESERVE_DEFAULT,
-      description = {
-        "How many clusters are reserved ahead, at most, by one write of reference counts; a crash "
-            + "leaks what is left. 0 reserves none ahead. Default: ${DEFAULT-VALUE}."
-      })
-  private int refReserve = OpenOptions.REF_RESERVE_DEFAULT;
-
-  @Option(
       names = "--workers",
       paramLabel = "N",
       description = "Threads that work on requests. Default: chosen by the number of processors.")
   private @Nullable Integer workers;
 
   @Option(
-      names = "--snapshot",
-      paramLabel = "NAME",
-      description = {
-        "Serve the disk as it was when the internal snapshot NAME (or its id) was taken, read-only;"
-            + " with several images, that snapshot of each."
-      })
-  private @Nullable String snapshot;
+      names = "--max-connections",
+      paramLabel = "N",
+      description = "Connections to the server at a time. Default: 4096.")
+  private @Nullable Integer connectionsMax;
 
   @Option(
       names = "--control",
       paramLabel = "PATH",
       description = {
-        "Unix socket for 'qnbd ctl': snapshots, exports and counters while the server runs. Only "
-            + "its owner can use it."
+        "Unix socket for 'qnbd ctl': exports, clients, sizes, snapshots and counters while the "
+            + "server runs. Only its owner can use it."
       })
   private @Nullable Path control;
 
@@ -210,14 +141,26 @@ final class ServeCommand implements Callable<Integer> {
   @Override
   public Integer call() throws IOException, InterruptedException {
     Lifecycle lifecycle = new Lifecycle(lifecycleOptions);
-    Serving serving = new Serving(plan(lifecycle), terminal);
+    ServePlan plan = plan(lifecycle);
+    Serving serving = new Serving(plan, terminal);
     Thread hook = new Thread(() -> stopAndHalt(serving, lifecycle), "stop");
     Runtime.getRuntime().addShutdownHook(hook);
-    UserSignal.onEach(() -> printStatistics(serving));
+    UserSignal.onEach("USR1", () -> printStatistics(serving));
+    if (config != null) {
+      UserSignal.onEach("HUP", () -> reload(serving, lifecycle));
+    }
     try {
       lifecycle.begin();
       String line = serving.start();
-      lifecycle.ready(line, serving.addresses().getFirst(), preferredExport(), 0);
+      lifecycle.ready(
+          line,
+          serving.addresses().getFirst(),
+          serving.preferredExport(),
+          switch (plan.tls()) {
+            case OFF -> 0;
+            case OPTIONAL -> 1;
+            case REQUIRED -> 2;
+          });
       if (!lifecycle.runsCommand()) {
         terminal.out().println(line);
         terminal.out().flush();
@@ -234,52 +177,40 @@ final class ServeCommand implements Callable<Integer> {
   }
 
   private ServePlan plan(Lifecycle lifecycle) throws IOException {
-    requireRange("--l2-cache", l2Cache.bytes(), L2_CACHE_BYTES_MIN, Long.MAX_VALUE);
-    requireRange("--ref-batch", refBatch, 0, REF_COUNT_MAX);
-    requireRange("--ref-reserve", refReserve, 0, REF_COUNT_MAX);
-    if (workers != null) {
-      requireRange("--workers", workers, 1, WORKERS_MAX);
-    }
-    if (snapshot != null && create != null) {
-      throw new UsageException("--snapshot and --create exclude each other");
-    }
-    if (snapshot != null && format == ImageFormat.RAW) {
-      throw new UsageException("--snapshot needs qcow2: raw images have no snapshots");
+    if (exports.isEmpty() && config == null) {
+      throw new UsageException("nothing to serve: name an image, or a file with --config");
     }
     requireDistinctNames();
-    OpenOptions open =
-        OpenOptions.DEFAULT
-            .withFormat(format)
-            .withReadOnly(readOnly)
-            .withCacheMode(cacheMode)
-            .withBackingPolicy(backingPolicy)
-            .withL2CacheBytes(l2Cache.bytes())
-            .withRefBatch(refBatch)
-            .withRefReserve(refReserve)
-            .withSnapshot(snapshot);
-    ServerLimits limits = ServerLimits.DEFAULT;
+    List<ExportPlan> plans = exports.stream().map(exportOptions::plan).toList();
+    ServerConfig file = config == null ? null : ConfigFile.read(config);
+    ServerLimits limits = file == null ? ServerLimits.DEFAULT : file.limits();
+    if (workers != null) {
+      requireRange("--workers", workers, 1, WORKERS_MAX);
+      limits = limits.withWorkerThreads(workers);
+    }
+    if (connectionsMax != null) {
+      requireRange("--max-connections", connectionsMax, 1, CONNECTIONS_MAX_MAX);
+      limits = limits.withConnectionsMax(connectionsMax);
+    }
+    TlsFiles tlsFiles = tlsOptions.files();
+    TlsMode tls = tlsOptions.mode();
+    if (file != null && tls == TlsMode.OFF) {
+      tls = file.tls();
+      tlsFiles = file.tlsFiles();
+    }
     return new ServePlan(
-        exports,
-        lifecycle.addresses(listen, unix),
-        open,
-        create == null ? null : create.bytes(),
-        control,
-        workers == null ? limits : limits.withWorkerThreads(workers));
-  }
-
-  /** What a command connects to: the default export where there is one, else the first. */
-  private String preferredExport() {
-    boolean byDefault =
-        exports.size() == 1 || exports.stream().anyMatch(export -> export.name().isEmpty());
-    return byDefault ? "" : exports.getFirst().name();
+        plans,
+        lifecycle.addresses(listen, unix, file == null ? List.of() : file.addresses()),
+        control == null && file != null ? file.control() : control,
+        limits,
+        tls,
+        tlsFiles,
+        file);
   }
 
   private static void requireRange(String option, long value, long min, long max) {
     if (value < min || value > max) {
-      throw new UsageException(
-          max == Long.MAX_VALUE
-              ? "%s is %d, expected at least %d".formatted(option, value, min)
-              : "%s is %d, expected %d to %d".formatted(option, value, min, max));
+      throw new UsageException("%s is %d, expected %d to %d".formatted(option, value, min, max));
     }
   }
 
@@ -315,6 +246,21 @@ final class ServeCommand implements Callable<Integer> {
     int code = lifecycle.ended(failures);
     failures.forEach(failure -> terminal.err().println("qnbd: " + failure));
     return failures.isEmpty() ? code : ExitCode.FAILURE;
+  }
+
+  private void reload(Serving serving, Lifecycle lifecycle) {
+    lifecycle.serviceManager().reloading();
+    try {
+      serving.reload().lines().forEach(line -> print("qnbd: " + line));
+    } catch (IOException | RuntimeException e) {
+      print("qnbd: not reloaded, nothing is changed: " + Failures.sentence(e));
+    }
+    lifecycle.serviceManager().ready("reloaded");
+  }
+
+  private void print(String line) {
+    terminal.err().println(Printable.text(line));
+    terminal.err().flush();
   }
 
   private void printStatistics(Serving serving) {

@@ -1,27 +1,30 @@
 package io.qnbd.server;
 
-import io.qnbd.image.CreateOptions;
-import io.qnbd.image.DiskImage;
-import io.qnbd.image.DiskImages;
-import io.qnbd.image.ImageFormat;
-import io.qnbd.image.ImageReport;
-import io.qnbd.server.config.Sizes;
+import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.config.ConfigFile;
+import io.qnbd.server.config.ExportKeys;
+import io.qnbd.server.config.ExportPlan;
+import io.qnbd.server.config.ServerConfig;
 import io.qnbd.server.control.ControlServer;
 import io.qnbd.server.control.ControlledExport;
+import io.qnbd.server.control.ControlledExport.Origin;
+import io.qnbd.server.control.ControlledServer;
 import io.qnbd.server.control.ExportStats;
-import io.qnbd.server.export.Export;
-import io.qnbd.server.export.ServedExports;
+import io.qnbd.server.control.ReloadReport;
+import io.qnbd.server.net.ClientInfo;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.net.NbdServer;
 import io.qnbd.server.net.TlsSettings;
+import io.qnbd.server.tls.TlsFiles;
+import io.qnbd.server.tls.TlsService;
 import java.io.IOException;
 import java.net.SocketAddress;
-import java.nio.file.Files;
-import java.nio.file.LinkOption;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -36,9 +39,11 @@ import org.jspecify.annotations.Nullable;
  *   stop()            --> STOPPED   clients gone, images committed and closed
  * </pre>
  *
- * <p>Guarded by this object's monitor: a stop that comes during a start waits for its end.
+ * <p>Guarded by this object's monitor: a stop that comes during a start waits for its end. What an
+ * operator asks for while it serves takes the locks of {@link OpenExports} instead, so that a stop
+ * need not wait for it longer than it wants to.
  */
-final class Serving {
+final class Serving implements ControlledServer {
 
   /** What clients get to send their last requests; with the images' last commit below 10 s. */
   private static final Duration SHUTDOWN_MAX = Duration.ofSeconds(5);
@@ -49,24 +54,20 @@ final class Serving {
     STOPPED
   }
 
-  /** An image that is open, and the file that it came from. */
-  private record Opened(Path path, DiskImage image) {}
-
   private final ServePlan plan;
-  private final Terminal terminal;
-  private final List<Opened> opened = new ArrayList<>();
-  private final List<ControlledExport> exports = new ArrayList<>();
+  private final OpenExports exports;
   private State state = State.NEW;
-  private @Nullable NbdServer server;
   private @Nullable ControlServer control;
+  private @Nullable TlsService tls;
   private List<SocketAddress> addresses = List.of();
+  private volatile @Nullable NbdServer server;
 
   /**
    * @param terminal where the progress of slow steps is shown
    */
   Serving(ServePlan plan, Terminal terminal) {
     this.plan = plan;
-    this.terminal = terminal;
+    this.exports = new OpenExports(terminal);
   }
 
   /** Opens the images, and makes them where asked to; serves them; returns the ready line. */
@@ -75,29 +76,23 @@ final class Serving {
       throw new IOException("stopped by a signal before the server was up");
     }
     try {
-      List<ReadyLine.Item> items = new ArrayList<>();
-      for (ExportArgument export : plan.exports()) {
-        items.add(open(export));
-      }
-      Path controlPath = plan.control();
-      if (controlPath != null) {
-        StaleSocket.remove(controlPath);
-        control = ControlServer.start(controlPath, exports, Failures::sentence);
-      }
+      openExports();
       for (ListenAddress address : plan.addresses()) {
         if (address instanceof ListenAddress.Unix unix && unix.fits()) {
           StaleSocket.remove(unix.path());
         }
       }
       NbdServer started =
-          NbdServer.start(
-              ServedExports.of(exports.stream().map(ControlledExport::export).toList()),
-              plan.addresses(),
-              plan.limits(),
-              TlsSettings.OFF);
+          NbdServer.start(exports.served(), plan.addresses(), plan.limits(), openTls());
       server = started;
+      exports.servedBy(started);
+      Path controlPath = plan.control();
+      if (controlPath != null) {
+        StaleSocket.remove(controlPath);
+        control = ControlServer.start(controlPath, this, Failures::sentence);
+      }
       addresses = started.addresses();
-      String line = ReadyLine.of(items, addresses);
+      String line = ReadyLine.of(exports.items(), addresses, plan.tls() == TlsMode.REQUIRED);
       state = State.SERVING;
       return line;
     } finally {
@@ -120,46 +115,122 @@ final class Serving {
     }
   }
 
-  private ReadyLine.Item open(ExportArgument argument) throws IOException {
-    Path path = argument.path();
-    ImageFormat format = ensureThere(path);
-    DiskImage image;
-    try (ProgressLine progress = new ProgressLine(terminal, path)) {
-      image = DiskImages.open(path, plan.open(), progress);
-    }
-    opened.add(new Opened(path, image));
-    Export export = new Export(argument.name(), format + " image", image, plan.open().cacheMode());
-    exports.add(new ControlledExport(export, format.toString(), path));
-    return item(argument, image, format);
+  /** What a command connects to: the default export where there is one, else the first. */
+  String preferredExport() {
+    List<ControlledExport> now = exports.list();
+    boolean byDefault = now.isEmpty() || exports.served().export("").isPresent();
+    return byDefault ? "" : now.getFirst().export().settings().name();
   }
 
-  /** Makes the image if it is missing and the plan says so; returns the format that it has. */
-  private ImageFormat ensureThere(Path path) throws IOException {
-    if (!Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
-      Long bytes = plan.createBytes();
-      if (bytes == null) {
-        throw new IOException(path + ": no such file (--create SIZE makes it)");
+  private void openExports() throws IOException {
+    for (ExportPlan export : plan.exports()) {
+      requireReachable(export);
+      ControlledExport _ = exports.open(export, Origin.COMMAND_LINE);
+    }
+    List<ExportPlan> ofFile = exportsOf(plan.config());
+    for (ExportPlan export : ofFile) {
+      requireReachable(export);
+      ControlledExport _ = exports.open(export, Origin.FILE);
+    }
+    exports.chooseDefault(defaultOf(ofFile));
+  }
+
+  private static List<ExportPlan> exportsOf(@Nullable ServerConfig config) {
+    return config == null ? List.of() : config.exports();
+  }
+
+  /** The one that the file chooses, or else the only one of the command line and the file. */
+  private @Nullable String defaultOf(List<ExportPlan> ofFile) {
+    for (ExportPlan export : ofFile) {
+      if (export.chosen()) {
+        return export.name();
       }
-      DiskImages.create(
-          path,
-          plan.open().format() == ImageFormat.RAW
-              ? CreateOptions.raw(bytes)
-              : CreateOptions.qcow2(bytes));
     }
-    ImageReport report =
-        DiskImages.inspect(path, plan.open().withReadOnly(true).withForceShare(true));
-    return report.format();
+    List<ExportPlan> all = new ArrayList<>(plan.exports());
+    all.addAll(ofFile);
+    return all.size() == 1 ? all.getFirst().name() : null;
   }
 
-  private ReadyLine.Item item(ExportArgument export, DiskImage image, ImageFormat format) {
-    String name = plan.exports().size() == 1 ? export.path().toString() : export.name();
-    return new ReadyLine.Item(
-        name.isEmpty() ? "the default" : name,
-        Sizes.text(image.virtualBytes())
-            + ", "
-            + format
-            + (plan.open().snapshot() == null ? "" : ", snapshot " + plan.open().snapshot())
-            + (image.readOnly() ? ", read-only" : ""));
+  private void requireReachable(ExportPlan export) throws IOException {
+    boolean needsTls =
+        export.settings().tlsRequired() || !export.settings().allowedSubjects().isEmpty();
+    if (needsTls && plan.tls() == TlsMode.OFF) {
+      throw new IOException(
+          "export '%s' is for clients with TLS only, and the server has none: see --tls"
+              .formatted(export.name()));
+    }
+  }
+
+  private TlsSettings openTls() throws IOException {
+    TlsFiles files = plan.tlsFiles();
+    if (files == null) {
+      return TlsSettings.OFF;
+    }
+    TlsService service = TlsService.open(files);
+    tls = service;
+    return new TlsSettings(plan.tls(), service);
+  }
+
+  @Override
+  public List<ControlledExport> exports() {
+    return exports.list();
+  }
+
+  @Override
+  public <T> T use(String name, Use<T> use) throws IOException {
+    return exports.use(name, use);
+  }
+
+  @Override
+  public ControlledExport add(Map<String, Object> keys) throws IOException {
+    ExportPlan export = ExportKeys.read(keys, UnaryOperator.identity(), Path.of(""));
+    if (export.chosen()) {
+      throw new IOException("the default export is chosen when the server starts, or in its file");
+    }
+    requireReachable(export);
+    return exports.open(export, Origin.CONTROL);
+  }
+
+  @Override
+  public void remove(String name) throws IOException {
+    exports.remove(name);
+  }
+
+  @Override
+  public ReloadReport reload() throws IOException {
+    ServerConfig started = plan.config();
+    if (started == null) {
+      throw new IOException("the server was started without --config");
+    }
+    if (server == null) {
+      throw new IOException("the server is not up");
+    }
+    ServerConfig now = ConfigFile.read(started.file());
+    for (ExportPlan export : now.exports()) {
+      requireReachable(export);
+    }
+    OpenExports.Changes done = exports.apply(now.exports(), defaultOf(now.exports()));
+    return new ReloadReport(
+        now.file().toString(),
+        done.added(),
+        done.removed(),
+        done.reopened(),
+        done.changed(),
+        done.unchanged(),
+        done.failed(),
+        List.copyOf(started.serverKeysChangedTo(now)));
+  }
+
+  @Override
+  public List<ClientInfo> clients() {
+    NbdServer serving = server;
+    return serving == null ? List.of() : serving.clients();
+  }
+
+  @Override
+  public boolean disconnect(long client) {
+    NbdServer serving = server;
+    return serving != null && serving.disconnect(client);
   }
 
   /**
@@ -169,21 +240,15 @@ final class Serving {
    */
   synchronized List<String> stop() {
     List<String> failures = new ArrayList<>();
-    boolean quiet = shutDown(failures);
-    for (Opened each : opened) {
-      try {
-        if (quiet) {
-          each.image().close();
-        } else {
-          each.image().flush();
-        }
-      } catch (IOException | RuntimeException e) {
-        failures.add("closing " + each.path() + ": " + Failures.sentence(e));
+    if (state != State.STOPPED) {
+      boolean quiet = shutDown(failures);
+      failures.addAll(exports.close(quiet));
+      if (tls != null) {
+        tls.close();
       }
     }
     server = null;
     control = null;
-    opened.clear();
     state = State.STOPPED;
     notifyAll();
     return failures;
@@ -217,8 +282,8 @@ final class Serving {
   }
 
   /** The counters of every export, a line for each; those of the end once it is stopped. */
-  synchronized List<String> statistics() {
-    return exports.stream()
+  List<String> statistics() {
+    return exports.list().stream()
         .map(each -> ExportStats.of(each.export()))
         .map(stats -> Printable.text("qnbd: counters of " + stats.export() + ": " + stats.text()))
         .toList();

@@ -6,7 +6,9 @@ import java.lang.invoke.MethodHandles;
 import java.lang.invoke.MethodType;
 
 /**
- * SIGUSR1, which asks a server that runs for its counters. HotSpot has no use of its own for it.
+ * Signals that ask a server that runs for something: SIGUSR1 for its counters, SIGHUP to read its
+ * configuration again. HotSpot has no use of its own for the first, and ends the process on the
+ * second unless it is handled here.
  *
  * <p>Java has one sound way to hear a signal: {@code sun.misc.Signal} of the supported module
  * {@code jdk.unsupported}, whose handlers run on a thread of their own. A C handler into Java could
@@ -17,8 +19,12 @@ import java.lang.invoke.MethodType;
 final class UserSignal {
   private UserSignal() {}
 
-  /** From now on each SIGUSR1 runs {@code action}; those that come during a run may be one. */
-  static void onEach(Runnable action) {
+  /**
+   * From now on each such signal runs {@code action}; those that come during a run may be one.
+   *
+   * @param name without its SIG
+   */
+  static void onEach(String name, Runnable action) {
     MethodHandles.Lookup lookup = MethodHandles.lookup();
     try {
       Class<?> signal = Class.forName("sun.misc.Signal");
@@ -31,12 +37,12 @@ final class UserSignal {
       Object userSignal =
           lookup
               .findConstructor(signal, MethodType.methodType(void.class, String.class))
-              .invoke("USR1");
+              .invoke(name);
       MethodHandle handle =
           lookup.findStatic(signal, "handle", MethodType.methodType(handler, signal, handler));
       Object _ = handle.invoke(userSignal, onSignal);
     } catch (Throwable e) {
-      throw new AssertionError("sun.misc.Signal is there and lets SIGUSR1 be handled", e);
+      throw new AssertionError("sun.misc.Signal is there and lets SIG" + name + " be handled", e);
     }
   }
 }

@@ -5,8 +5,10 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import java.io.IOException;
 import java.io.PrintWriter;
 import java.io.StringWriter;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import org.junit.jupiter.api.Test;
@@ -33,6 +35,14 @@ final class CommandLineTest {
           "ctl",
           "ctl exports",
           "ctl stats",
+          "ctl clients",
+          "ctl client",
+          "ctl client disconnect",
+          "ctl export",
+          "ctl export add",
+          "ctl export remove",
+          "ctl reload",
+          "ctl resize",
           "ctl snapshot",
           "ctl snapshot list",
           "ctl snapshot create",
@@ -163,6 +173,10 @@ final class CommandLineTest {
         "serve a --ref-reserve 2000000",
         "serve a --l2-cache 1K",
         "serve a --workers 0",
+        "serve a --max-connections 0",
+        "serve a --max-clients -1",
+        "serve a --rate-bytes 1Z",
+        "serve a --temporary --read-only",
         "serve a dir/a",
         "serve a=",
         "serve a --format vmdk",
@@ -196,6 +210,17 @@ final class CommandLineTest {
         "ctl socket nonsense",
         "ctl socket exports a",
         "ctl socket stats a b",
+        "ctl socket client",
+        "ctl socket client disconnect",
+        "ctl socket client disconnect x",
+        "ctl socket export add",
+        "ctl socket export add --cache sometimes a",
+        "ctl socket export add --temporary --read-only a",
+        "ctl socket export add --ref-batch 2000000 a",
+        "ctl socket export remove",
+        "ctl socket reload a",
+        "ctl socket resize a",
+        "ctl socket resize a 100MB",
         "ctl socket snapshot",
         "ctl socket snapshot list",
         "ctl socket snapshot create a",
@@ -211,6 +236,8 @@ final class CommandLineTest {
   @ValueSource(
       strings = {
         "serve %s",
+        "serve --config %s",
+        "serve --temporary %s",
         "serve --snapshot a %s",
         "info %s",
         "check %s",
@@ -220,6 +247,8 @@ final class CommandLineTest {
         "snapshot delete %s a",
         "snapshot rename %s a b",
         "ctl %s exports",
+        "ctl %s reload",
+        "ctl %s export add a",
         "ctl %s snapshot list a"
       })
   void aMissingFileIsNamed(String line) {
@@ -227,5 +256,25 @@ final class CommandLineTest {
     assertEquals(ExitCode.FAILURE, run(line.formatted(path).split(" ", -1)));
     assertOneSentence();
     assertTrue(err.toString().contains(path), err.toString());
+  }
+
+  @Test
+  void aConfigurationFileThatCannotBeUsedIsNamedWithTheLine() throws IOException {
+    Path file = Files.writeString(directory.resolve("q.toml"), "listen = 'a'\nlissten = 'b'\n");
+    assertEquals(ExitCode.FAILURE, run("serve", "--config", file.toString()));
+    assertOneSentence();
+    assertEquals(
+        "qnbd: " + file + ":2: lissten is not known here; did you mean 'listen'?\n",
+        err.toString());
+  }
+
+  @Test
+  void anExportForTlsClientsNeedsTls() throws IOException {
+    Path file =
+        Files.writeString(
+            directory.resolve("q.toml"), "[[export]]\npath = 'a'\n" + "tls-required = true\n");
+    assertEquals(ExitCode.FAILURE, run("serve", "--config", file.toString()));
+    assertOneSentence();
+    assertTrue(err.toString().contains("TLS"), err.toString());
   }
 }

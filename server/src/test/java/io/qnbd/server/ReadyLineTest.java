@@ -23,7 +23,7 @@ final class ReadyLineTest {
     assertEquals(
         "qnbd: serving disk.qcow2 (10 GiB, qcow2) at nbd://127.0.0.1:10809"
             + " - attach with: nbd-client 127.0.0.1 10809 /dev/nbd0",
-        ReadyLine.of(List.of(DISK), List.of(tcp("127.0.0.1", 10809))));
+        ReadyLine.of(List.of(DISK), List.of(tcp("127.0.0.1", 10809)), false));
   }
 
   @Test
@@ -36,7 +36,8 @@ final class ReadyLineTest {
             List.of(
                 new ReadyLine.Item("a", "10 GiB, qcow2"),
                 new ReadyLine.Item("b", "1 MiB, raw, read-only")),
-            List.of(tcp("127.0.0.1", 1), UnixDomainSocketAddress.of("/run/q.sock"))));
+            List.of(tcp("127.0.0.1", 1), UnixDomainSocketAddress.of("/run/q.sock")),
+            false));
   }
 
   @Test
@@ -44,7 +45,7 @@ final class ReadyLineTest {
     assertEquals(
         "qnbd: serving disk.qcow2 (10 GiB, qcow2) at nbd://[::1]:7"
             + " - attach with: nbd-client ::1 7 /dev/nbd0",
-        ReadyLine.of(List.of(DISK), List.of(tcp("::1", 7))));
+        ReadyLine.of(List.of(DISK), List.of(tcp("::1", 7)), false));
   }
 
   @Test
@@ -52,7 +53,7 @@ final class ReadyLineTest {
     assertEquals(
         "qnbd: serving disk.qcow2 (10 GiB, qcow2) at nbd://0.0.0.0:7"
             + " - attach with: nbd-client 127.0.0.1 7 /dev/nbd0",
-        ReadyLine.of(List.of(DISK), List.of(tcp("0.0.0.0", 7))));
+        ReadyLine.of(List.of(DISK), List.of(tcp("0.0.0.0", 7)), false));
   }
 
   @Test
@@ -60,7 +61,8 @@ final class ReadyLineTest {
     assertEquals(
         "qnbd: serving disk.qcow2 (10 GiB, qcow2) at nbd+unix:///?socket=/run/a%20b%26c%23.sock"
             + " - attach with: nbd-client -unix '/run/a b&c#.sock' /dev/nbd0",
-        ReadyLine.of(List.of(DISK), List.of(UnixDomainSocketAddress.of("/run/a b&c#.sock"))));
+        ReadyLine.of(
+            List.of(DISK), List.of(UnixDomainSocketAddress.of("/run/a b&c#.sock")), false));
   }
 
   @Test
@@ -68,7 +70,8 @@ final class ReadyLineTest {
     String line =
         ReadyLine.of(
             List.of(new ReadyLine.Item("a\nb\u001b[31m", "1 MiB, raw")),
-            List.of(tcp("127.0.0.1", 1)));
+            List.of(tcp("127.0.0.1", 1)),
+            false);
     assertFalse(line.chars().anyMatch(Character::isISOControl), line);
   }
 }

@@ -38,6 +38,29 @@ public sealed interface ControlRequest {
    */
   record RenameSnapshot(String export, String name, String newName) implements ControlRequest {}
 
+  /**
+   * Serve another image.
+   *
+   * @param keys those of an export in the configuration file: strings, longs, booleans and lists of
+   *     strings
+   */
+  record AddExport(Map<String, Object> keys) implements ControlRequest {}
+
+  /** Serve an export no more. */
+  record RemoveExport(String export) implements ControlRequest {}
+
+  /** Make an export's disk larger. */
+  record Resize(String export, long bytes) implements ControlRequest {}
+
+  /** Read the configuration file again. */
+  record Reload() implements ControlRequest {}
+
+  /** Who is connected. */
+  record Clients() implements ControlRequest {}
+
+  /** Send a client away. */
+  record Disconnect(long client) implements ControlRequest {}
+
   /** The request as a line of JSON, without its end. */
   default String line() {
     return switch (this) {
@@ -50,6 +73,25 @@ public sealed interface ControlRequest {
           line("snapshot-delete", export, name, null);
       case RenameSnapshot(String export, String name, String newName) ->
           line("snapshot-rename", export, name, newName);
+      case AddExport(Map<String, Object> keys) ->
+          JsonLine.of(json -> {
+            json.writeStringProperty("command", "export-add");
+            keys.forEach((key, value) -> JsonLine.write(json, key, value));
+          });
+      case RemoveExport(String export) -> line("export-remove", export, null, null);
+      case Resize(String export, long bytes) ->
+          JsonLine.of(json -> {
+            json.writeStringProperty("command", "resize");
+            json.writeStringProperty("export", export);
+            json.writeNumberProperty("size", bytes);
+          });
+      case Reload() -> line("reload", null, null, null);
+      case Clients() -> line("clients", null, null, null);
+      case Disconnect(long client) ->
+          JsonLine.of(json -> {
+            json.writeStringProperty("command", "client-disconnect");
+            json.writeNumberProperty("id", client);
+          });
     };
   }
 
@@ -89,6 +131,12 @@ public sealed interface ControlRequest {
           case "snapshot-rename" ->
               new RenameSnapshot(
                   members.take("export"), members.take("name"), members.take("new-name"));
+          case "export-add" -> new AddExport(members.takeAll());
+          case "export-remove" -> new RemoveExport(members.take("export"));
+          case "resize" -> new Resize(members.take("export"), members.takeNumber("size"));
+          case "reload" -> new Reload();
+          case "clients" -> new Clients();
+          case "client-disconnect" -> new Disconnect(members.takeNumber("id"));
           default -> throw new MalformedJsonException("unknown command '" + command + "'");
         };
     members.requireNoMore(command);
@@ -103,6 +151,20 @@ public sealed interface ControlRequest {
         throw new MalformedJsonException("the member '" + name + "' is missing");
       }
       return value;
+    }
+
+    long takeNumber(String name) throws MalformedJsonException {
+      if (left.remove(name) instanceof Long number) {
+        return number;
+      }
+      throw new MalformedJsonException("the member '" + name + "' is missing or not a number");
+    }
+
+    /** What is left, for whoever knows its meaning. */
+    Map<String, Object> takeAll() {
+      Map<String, Object> all = new LinkedHashMap<>(left);
+      left.clear();
+      return all;
     }
 
     @Nullable String takeIfThere(String name) throws MalformedJsonException {

@@ -15,7 +15,6 @@ import java.nio.file.Path;
 import java.nio.file.attribute.PosixFilePermission;
 import java.time.Duration;
 import java.util.HashSet;
-import java.util.List;
 import java.util.Set;
 import java.util.function.Function;
 import org.slf4j.Logger;
@@ -76,7 +75,7 @@ public final class ControlServer {
    * @throws IOException when there is something at {@code path}, or no socket can be made there
    */
   public static ControlServer start(
-      Path path, List<ControlledExport> exports, Function<Throwable, String> sentences)
+      Path path, ControlledServer controlled, Function<Throwable, String> sentences)
       throws IOException {
     if (Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
       throw new IOException(
@@ -86,7 +85,7 @@ public final class ControlServer {
     boolean done = false;
     try {
       bind(listener, path);
-      ControlServer server = new ControlServer(path, listener, new Commands(exports), sentences);
+      ControlServer server = new ControlServer(path, listener, new Commands(controlled), sentences);
       Thread.ofPlatform().daemon().name("qnbd-control").start(server::accept);
       done = true;
       return server;

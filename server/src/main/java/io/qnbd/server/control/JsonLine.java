@@ -35,6 +35,21 @@ public final class JsonLine {
     return text.toString();
   }
 
+  /** Writes a member: a string, a long, a boolean, or a list of strings. */
+  static void write(JsonGenerator json, String name, Object value) {
+    switch (value) {
+      case String text -> json.writeStringProperty(name, text);
+      case Long number -> json.writeNumberProperty(name, number);
+      case Boolean flag -> json.writeBooleanProperty(name, flag);
+      case List<?> texts -> {
+        json.writeArrayPropertyStart(name);
+        texts.forEach(text -> json.writeString(text.toString()));
+        json.writeEndArray();
+      }
+      default -> throw new AssertionError("no value of a request: " + value);
+    }
+  }
+
   /**
    * Reads an object: its members as strings, longs, doubles, booleans, lists and maps, in order.
    *

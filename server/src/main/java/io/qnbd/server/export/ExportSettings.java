@@ -36,4 +36,10 @@ public record ExportSettings(
   public static ExportSettings of(String name, String description) {
     return new ExportSettings(name, description, false, Set.of(), 0, 0, RateLimits.NONE);
   }
+
+  /** The same with another description. */
+  public ExportSettings withDescription(String value) {
+    return new ExportSettings(
+        name, value, tlsRequired, allowedSubjects, connectionsMax, connectionsPerClientMax, rates);
+  }
 }

@@ -35,6 +35,8 @@ final class ControlServerTest {
   @TempDir private Path directory = Path.of("");
 
   private final SnapshotsInMemory disk = new SnapshotsInMemory();
+  private final FixedServer controlled =
+      new FixedServer(List.of(export("a", disk), export("b", new SnapshotsInMemory())));
   private Path socket = Path.of("");
   private List<ControlServer> servers = new ArrayList<>();
 
@@ -42,10 +44,7 @@ final class ControlServerTest {
   void start() throws IOException {
     socket = directory.resolve("ctl");
     servers.add(
-        ControlServer.start(
-            socket,
-            List.of(export("a", disk), export("b", new SnapshotsInMemory())),
-            failure -> String.valueOf(failure.getMessage())));
+        ControlServer.start(socket, controlled, failure -> String.valueOf(failure.getMessage())));
   }
 
   @AfterEach
@@ -59,7 +58,12 @@ final class ControlServerTest {
 
   private static ControlledExport export(String name, SnapshotsInMemory image) {
     return new ControlledExport(
-        new Export(name, "a disk", image, CacheMode.WRITEBACK), "qcow2", Path.of(name + ".qcow2"));
+        new Export(name, "a disk", image, CacheMode.WRITEBACK),
+        "qcow2",
+        Path.of(name + ".qcow2"),
+        false,
+        name.equals("a"),
+        ControlledExport.Origin.FILE);
   }
 
   private Map<String, Object> ask(ControlRequest request) throws IOException {
@@ -110,38 +114,64 @@ final class ControlServerTest {
 
   @Test
   void exportsSayWhatTheyAre() throws IOException {
-    Map<String, Object> reply = ask(new ControlRequest.Exports());
     assertEquals(
+        "{\"exports\":[{\"name\":\"a\",\"description\":\"a disk\",\"file\":\"a.qcow2\","
+            + "\"format\":\"qcow2\",\"size\":1048576,\"read-only\":false,\"temporary\":false,"
+            + "\"default\":true,\"tls-required\":false,\"connections\":0,\"max-connections\":0,"
+            + "\"max-connections-per-client\":0,\"bytes-per-second\":0,"
+            + "\"requests-per-second\":0,\"from\":\"file\"},"
+            + "{\"name\":\"b\",\"description\":\"a disk\",\"file\":\"b.qcow2\","
+            + "\"format\":\"qcow2\",\"size\":1048576,\"read-only\":false,\"temporary\":false,"
+            + "\"default\":false,\"tls-required\":false,\"connections\":0,"
+            + "\"max-connections\":0,\"max-connections-per-client\":0,\"bytes-per-second\":0,"
+            + "\"requests-per-second\":0,\"from\":\"file\"}]}",
+        ControlClient.ask(socket, new ControlRequest.Exports()).line());
+  }
+
+  @Test
+  void clientsAreListedAndSentAway() throws IOException {
+    assertEquals(
+        "{\"clients\":[{\"id\":3,\"peer\":\"/127.0.0.1:7\",\"export\":\"a\",\"tls\":true,"
+            + "\"identity\":\"CN=me\",\"since\":\"2026-11-24T01:02:03Z\"},"
+            + "{\"id\":4,\"peer\":\"x\",\"tls\":false,\"since\":\"1970-01-01T00:00:00Z\"}]}",
+        ControlClient.ask(socket, new ControlRequest.Clients()).line());
+    assertEquals(Map.of("done", true), ask(new ControlRequest.Disconnect(3)));
+    assertEquals(
+        "there is no client 5",
+        assertThrows(IOException.class, () -> ask(new ControlRequest.Disconnect(5))).getMessage());
+  }
+
+  @Test
+  void exportsAreAddedWithTheirKeysAndRemoved() throws IOException {
+    Map<String, Object> keys =
         Map.of(
-            "exports",
-            List.of(
-                Map.of(
-                    "name",
-                    "a",
-                    "file",
-                    "a.qcow2",
-                    "format",
-                    "qcow2",
-                    "size",
-                    1048576L,
-                    "read-only",
-                    false,
-                    "connections",
-                    0L),
-                Map.of(
-                    "name",
-                    "b",
-                    "file",
-                    "b.qcow2",
-                    "format",
-                    "qcow2",
-                    "size",
-                    1048576L,
-                    "read-only",
-                    false,
-                    "connections",
-                    0L))),
-        reply);
+            "path", "/x y", "read-only", true, "ref-batch", 7L, "allowed-subjects", List.of("ä"));
+    Map<String, Object> reply = ask(new ControlRequest.AddExport(keys));
+    assertEquals(keys, controlled.added);
+    assertTrue(reply.get("added") instanceof Map<?, ?> added && "a".equals(added.get("name")));
+    assertEquals(Map.of("done", true), ask(new ControlRequest.RemoveExport("b")));
+    assertEquals("b", controlled.removed);
+  }
+
+  @Test
+  void aDiskInUseGrowsAndDoesNotShrink() throws IOException {
+    assertEquals(Map.of("size", 2097152L), ask(new ControlRequest.Resize("a", 2 << 20)));
+    assertEquals(
+        "export 'a' has 2097152 bytes, and a disk in use cannot shrink to 512",
+        assertThrows(IOException.class, () -> ask(new ControlRequest.Resize("a", 512)))
+            .getMessage());
+  }
+
+  @Test
+  void aReportOfAReloadCrossesTheSocket() throws IOException {
+    ReloadReport report = ReloadReport.read(ask(new ControlRequest.Reload()));
+    assertEquals(controlled.reload(), report);
+    assertEquals(
+        List.of(
+            "reloaded q.toml: added 'n'; reopened 'o', 'p'; 4 unchanged",
+            "export 'bad': no",
+            "changed, but in effect only after the next start: listen"),
+        report.lines());
   }
 
   @Test
@@ -205,6 +235,11 @@ final class ControlServerTest {
         "{\"command\": \"exports\", \"export\": \"a\"}",
         "{\"command\": \"stats\", \"export\": [\"a\"]}",
         "{\"command\": \"snapshot-create\", \"export\": \"a\"}",
+        "{\"command\": \"resize\", \"export\": \"a\", \"size\": \"1G\"}",
+        "{\"command\": \"resize\", \"export\": \"a\"}",
+        "{\"command\": \"client-disconnect\", \"id\": \"1\"}",
+        "{\"command\": \"export-remove\"}",
+        "{\"command\": \"reload\", \"file\": \"x\"}",
         "{\"command\": \"snapshot-rename\", \"export\": \"a\", \"name\": \"b\"}",
         "{\"command\": \"exports\", \"n\": 99999999999999999999999999}"
       })
@@ -318,7 +353,8 @@ final class ControlServerTest {
   void aPathThatIsTakenIsNotReplaced() throws IOException {
     Path file = Files.writeString(directory.resolve("file"), "precious");
     IOException failure =
-        assertThrows(IOException.class, () -> ControlServer.start(file, List.of(), _ -> "").stop());
+        assertThrows(
+            IOException.class, () -> ControlServer.start(file, controlled, _ -> "").stop());
     assertTrue(String.valueOf(failure.getMessage()).contains(file.toString()));
     assertEquals("precious", Files.readString(file));
   }
