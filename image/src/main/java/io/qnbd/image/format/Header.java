@@ -223,7 +223,10 @@ public record Header(
     }
     if (compressionType != COMPRESSION_DEFLATE) {
       throw new UnsupportedImageException(
-          fileName + ": is compressed with " + compressionName() + ", expected zlib");
+          fileName
+              + ": its clusters may be compressed with "
+              + compressionName()
+              + ", which is not supported; 'qemu-img convert -O qcow2' makes a copy without");
     }
   }
 

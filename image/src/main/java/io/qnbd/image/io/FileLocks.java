@@ -123,7 +123,8 @@ public final class FileLocks {
 
   private static ImageLockedException locked(FileStorage file, boolean written) {
     return new ImageLockedException(
-        "%s is in use by another process (%s); stop it, or open read-only with --force-share"
+        ("%s is in use by another process (%s); stop that first;"
+                + " info and check look all the same with --force-share")
             .formatted(
                 file.name(),
                 written ? "it holds the write lock" : "it reads the image and shares no writing"));

@@ -17,10 +17,10 @@ import org.junit.jupiter.api.io.TempDir;
 final class FileLocksTest {
   private static final String WRITTEN =
       "disk.qcow2 is in use by another process (it holds the write lock);"
-          + " stop it, or open read-only with --force-share";
+          + " stop that first; info and check look all the same with --force-share";
   private static final String READ =
       "disk.qcow2 is in use by another process (it reads the image and shares no writing);"
-          + " stop it, or open read-only with --force-share";
+          + " stop that first; info and check look all the same with --force-share";
 
   @TempDir private Path temp;
   private FileStorage one;
