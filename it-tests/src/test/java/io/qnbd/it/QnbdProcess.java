@@ -30,10 +30,10 @@ public final class QnbdProcess implements AutoCloseable {
    * returns when it has said that it is ready.
    */
   public static QnbdProcess serve(String... arguments) {
-    // Whoever started the tests in the background may have had SIGINT ignored, and every child
-    // inherits that; a person's terminal does not.
+    // Whoever started the tests in the background may have had SIGINT or SIGHUP ignored, and every
+    // child inherits that; a person's terminal does not.
     List<String> command =
-        new ArrayList<>(List.of("env", "--default-signal=INT", launcher(), "serve"));
+        new ArrayList<>(List.of("env", "--default-signal=INT,HUP", launcher(), "serve"));
     List<String> given = Arrays.asList(arguments);
     if (!given.contains("--listen") && !given.contains("--unix")) {
       command.addAll(List.of("--listen", "127.0.0.1:0"));
@@ -103,6 +103,16 @@ public final class QnbdProcess implements AutoCloseable {
   /** The TCP port that it listens on. */
   public int port() {
     return uri.getPort();
+  }
+
+  /** The address of one of its exports. */
+  public URI uri(String export) {
+    return URI.create("nbd://127.0.0.1:" + port() + "/" + export);
+  }
+
+  /** Sends it a signal that it goes on after. */
+  public void signal(String name) {
+    running.signal(name);
   }
 
   /** What it wrote to standard error so far. */

@@ -272,7 +272,7 @@ final class CommandLineTest {
   void anExportForTlsClientsNeedsTls() throws IOException {
     Path file =
         Files.writeString(
-            directory.resolve("q.toml"), "[[export]]\npath = 'a'\n" + "tls-required = true\n");
+            directory.resolve("q.toml"), "export.a = {path = 'a', tls-required = true}");
     assertEquals(ExitCode.FAILURE, run("serve", "--config", file.toString()));
     assertOneSentence();
     assertTrue(err.toString().contains("TLS"), err.toString());

@@ -69,7 +69,11 @@ public final class ExportKeys {
    */
   static ExportPlan read(Fields fields, @Nullable String tableName) throws ConfigException {
     Path path = fields.path(PATH);
-    String name = tableName == null ? fields.text(NAME) : tableName;
+    String ownName = fields.text(NAME);
+    if (ownName != null && tableName != null) {
+      throw fields.wrong(NAME, "is for [[export]]: the table [export." + tableName + "] has one");
+    }
+    String name = tableName == null ? ownName : tableName;
     boolean temporary = fields.flag(TEMPORARY);
     OpenOptions open = openOptions(fields);
     Long createBytes = fields.size(CREATE, 0);

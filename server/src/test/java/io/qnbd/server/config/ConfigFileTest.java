@@ -181,7 +181,7 @@ final class ConfigFileTest {
           [[export]]; path = 'a'; ref-batch = -1 | q.toml:3: ref-batch is -1, expected 0 to 1048576
           [[export]]; path = '/'            | q.toml:2: path is a directory, not an image: /
           [[export]]; path = 'a'; temporary = true; read-only = true | q.toml:3: temporary is for writing: it and 'read-only' exclude one another
-          [export.a]; name = 'b'            | q.toml:2: name is not known here; did you mean 'path'?
+          [export.a]; name = 'b'            | q.toml:2: name is for [[export]]: the table [export.a] has one
           a = 1; a = 2                      | q.toml:2: a previously defined at line 1, column 1
           """)
   void whatCannotBeUsedIsNamedWithItsLine(String lines, String expected) {
