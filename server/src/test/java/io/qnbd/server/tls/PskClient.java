@@ -12,7 +12,9 @@ import org.bouncycastle.tls.TlsAuthentication;
 import org.bouncycastle.tls.TlsFatalAlert;
 import org.bouncycastle.tls.TlsPSKIdentity;
 import org.bouncycastle.tls.TlsUtils;
+import org.bouncycastle.tls.crypto.TlsCrypto;
 import org.bouncycastle.tls.crypto.impl.bc.BcTlsCrypto;
+import org.bouncycastle.tls.crypto.impl.jcajce.JcaTlsCryptoProvider;
 
 /** What a client with a key wants of its handshake. */
 final class PskClient extends AbstractTlsClient {
@@ -23,11 +25,19 @@ final class PskClient extends AbstractTlsClient {
   private short alertReceived = -1;
 
   PskClient(ProtocolVersion version, byte[] identity, byte[] key, int... ciphers) {
-    super(new BcTlsCrypto(new SecureRandom()));
+    super(crypto(ciphers));
     this.version = version;
     this.ciphers = ciphers;
     this.identity = identity;
     this.key = key;
+  }
+
+  /** The JDK's ciphers are fast where it has them, which matters for large data. */
+  private static TlsCrypto crypto(int... ciphers) {
+    TlsCrypto fast = new JcaTlsCryptoProvider().create(new SecureRandom());
+    return TlsUtils.getSupportedCipherSuites(fast, ciphers).length == ciphers.length
+        ? fast
+        : new BcTlsCrypto(new SecureRandom());
   }
 
   /** The server's last alert, or -1. */
