@@ -140,6 +140,10 @@ final class ServeCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException, InterruptedException {
+    if (tlsOptions.generates()) {
+      tlsOptions.generate(terminal, listen);
+      return ExitCode.OK;
+    }
     Lifecycle lifecycle = new Lifecycle(lifecycleOptions);
     ServePlan plan = plan(lifecycle);
     Serving serving = new Serving(plan, terminal);

@@ -3,6 +3,7 @@ package io.qnbd.server.export;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.TimeUnit;
 
 /**
  * The connections to an export, counted in all and for each client, so that neither is more than
@@ -56,6 +57,7 @@ public final class Seats {
       throw new AssertionError("a client without a seat leaves: " + client);
     }
     taken--;
+    notifyAll();
     if (ofClient == 1) {
       byClient.remove(client);
     } else {
@@ -70,6 +72,23 @@ public final class Seats {
 
   synchronized boolean closed() {
     return closed;
+  }
+
+  /**
+   * Waits until there is no connection.
+   *
+   * @return false when there still was one after {@code millis}, at least 1
+   */
+  public synchronized boolean awaitEmpty(long millis) throws InterruptedException {
+    long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(millis);
+    while (taken > 0) {
+      long left = TimeUnit.NANOSECONDS.toMillis(end - System.nanoTime());
+      if (left <= 0) {
+        return false;
+      }
+      wait(left);
+    }
+    return true;
   }
 
   /** How many connections there are. */

@@ -1,6 +1,8 @@
 package io.qnbd.server.net;
 
 import io.netty.channel.Channel;
+import io.netty.channel.EventLoopGroup;
+import io.netty.util.concurrent.EventExecutor;
 import io.qnbd.server.export.Export;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -11,6 +13,7 @@ import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Predicate;
 
@@ -25,6 +28,7 @@ import java.util.function.Predicate;
  */
 final class Clients {
   private final ServerLimits limits;
+  private final EventLoopGroup loops;
   private final AtomicLong lastId = new AtomicLong();
   private final Map<Long, Session> sessions = new ConcurrentHashMap<>();
   private final ClientCount users = new ClientCount();
@@ -32,8 +36,32 @@ final class Clients {
   /** In the order of their acceptance; guarded by its own monitor. */
   private final Set<Session> handshaking = new LinkedHashSet<>();
 
-  Clients(ServerLimits limits) {
+  Clients(ServerLimits limits, EventLoopGroup loops) {
     this.limits = limits;
+    this.loops = loops;
+  }
+
+  /**
+   * Runs {@code action} on an event loop once each loop has handled what its sockets had to tell at
+   * the time of this call.
+   */
+  void afterPendingEvents(Runnable action) {
+    List<EventExecutor> all = new ArrayList<>();
+    loops.forEach(all::add);
+    AtomicInteger left = new AtomicInteger(all.size());
+    for (EventExecutor loop : all) {
+      Runnable arrived =
+          () -> {
+            if (left.decrementAndGet() == 0) {
+              action.run();
+            }
+          };
+      // A task may run in the same batch as others, but what a task schedules waits for the next
+      // batch, and between batches the loop looks at its sockets.
+      loop.execute(() -> {
+        var _ = loop.schedule(arrived, 0, TimeUnit.NANOSECONDS);
+      });
+    }
   }
 
   long nextId() {

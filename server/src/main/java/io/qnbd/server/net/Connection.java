@@ -9,6 +9,7 @@ import io.netty.channel.ChannelOutboundBuffer;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.EventLoop;
 import io.netty.channel.socket.ChannelInputShutdownEvent;
+import io.netty.handler.ssl.SslCloseCompletionEvent;
 import io.qnbd.protocol.NbdError;
 import io.qnbd.protocol.Negotiated;
 import io.qnbd.protocol.Reply;
@@ -48,7 +49,7 @@ import org.jspecify.annotations.Nullable;
  *   <li>The first {@link #OWN_BYTES} in flight are the connection's own; all others, {@code
  *       sharedBytes}, are also taken from the shared budget. So clients that exhaust the budget
  *       cannot stop one that is content with small requests.
- *   <li>After the channel is inactive no call enters the image ({@code DEAD} in {@code inImage}).
+ *   <li>After the channel is closed no call enters the image ({@code DEAD} in {@code inImage}).
  *   <li>A pushed call is sent by a scheduled {@link #sendReplies}, or by the {@link #paused} that
  *       ends the decoding during which it was pushed.
  * </ul>
@@ -108,7 +109,7 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
 
   private long requestsReleased;
   private boolean watched;
-  private Progress lastProgress = new Progress(-1, -1, -1);
+  private Progress lastProgress = new Progress(-1, -1, -1, -1);
 
   /** The request that is being offered has been counted by the export's rate limit. */
   private boolean rateAllowed;
@@ -446,10 +447,11 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   // Clients that hold shared memory and do nothing.
 
   /**
-   * How far the client has got: replies taken in whole, bytes taken of the next one, bytes sent of
-   * a request's data.
+   * How far the client has got: replies taken in whole, bytes taken of the next write, bytes that
+   * wait for the socket (which tell more where TLS makes many small writes of one reply), bytes
+   * sent of a request's data.
    */
-  private record Progress(long released, long sent, long received) {}
+  private record Progress(long released, long sent, long unsent, long received) {}
 
   private void watch() {
     if (!watched) {
@@ -471,7 +473,11 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
       return;
     }
     Progress now =
-        new Progress(requestsReleased, unsent.currentProgress(), decoder.dataBytesReceived());
+        new Progress(
+            requestsReleased,
+            unsent.currentProgress(),
+            unsent.totalPendingWriteBytes(),
+            decoder.dataBytesReceived());
     boolean clientsTurn = unsent.size() > 0 || sharedBytesAdmitted > 0;
     if (now.equals(lastProgress) && clientsTurn && budget.hasWaiters()) {
       problems.disconnecting("it takes no replies, or sends no data, and others wait for memory");
@@ -486,7 +492,7 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
 
   @Override
   public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
-    if (event instanceof ChannelInputShutdownEvent) {
+    if (event instanceof ChannelInputShutdownEvent || event instanceof SslCloseCompletionEvent) {
       inputEnded = true;
       proceed();
     }
@@ -503,12 +509,19 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     close();
   }
 
-  @Override
-  public void channelInactive(ChannelHandlerContext ctx) {
+  /**
+   * The channel is closed: no call enters the image any more. Comes before the channel is inactive
+   * and before anybody else learns of its end.
+   */
+  void died() {
     export.fence().orphaned();
     if (inImage.getAndUpdate(calls -> calls | DEAD) == 0) {
       export.fence().cleared();
     }
+  }
+
+  @Override
+  public void channelInactive(ChannelHandlerContext ctx) {
     bytesInFlight -= bytesAdmitted;
     bytesAdmitted = 0;
     if (sharedBytesAdmitted > 0) {

@@ -30,6 +30,9 @@ public final class NbdServer {
   /** Of a shutdown's time, what is kept for waiting for the image after cutting connections. */
   private static final int HARD_STOP_SHARE = 4;
 
+  /** How long clients that are just choosing an export get to show up in it. */
+  private static final long RETRY_MILLIS = 10;
+
   private final EventLoopGroup loops;
   private final Workers workers;
   private final MemoryBudget budget;
@@ -49,7 +52,7 @@ public final class NbdServer {
             transport.handlers());
     this.workers = new Workers(limits.workerThreads());
     this.budget = new MemoryBudget(limits.bytesTotal());
-    this.clients = new Clients(limits);
+    this.clients = new Clients(limits, loops);
     this.parts = new ServerParts(exports, limits, workers, budget, clients, tls);
     this.listeners = new Listeners(loops, transport, this::accept);
   }
@@ -138,7 +141,7 @@ public final class NbdServer {
       // Again, for those that were choosing it just then.
       long left = nanosLeft(start, nanos);
       clients.disconnectAll(Clients.using(export), left - left / HARD_STOP_SHARE, left);
-    } while (export.seats().taken() > 0 && nanosLeft(start, nanos) > 0);
+    } while (!export.seats().awaitEmpty(RETRY_MILLIS) && nanosLeft(start, nanos) > 0);
     CountDownLatch clear = new CountDownLatch(1);
     export.fence().whenClear(clear::countDown);
     return clear.await(nanosLeft(start, nanos), TimeUnit.NANOSECONDS)

@@ -142,15 +142,20 @@ final class Session implements HandshakeListener, ClientCatalog.Client {
     }
     export = chosen;
     EventLoop loop = channel.eventLoop();
-    chosen
-        .fence()
-        .whenClear(() -> {
-          if (loop.inEventLoop()) {
-            enter.run();
-          } else {
-            loop.execute(enter);
-          }
-        });
+    // A connection that this client lost may wait, reset, on another loop: once every loop has
+    // looked at its sockets, the fence knows of it.
+    parts
+        .clients()
+        .afterPendingEvents(() ->
+            chosen
+                .fence()
+                .whenClear(() -> {
+                  if (loop.inEventLoop()) {
+                    enter.run();
+                  } else {
+                    loop.execute(enter);
+                  }
+                }));
   }
 
   @Override
@@ -209,6 +214,10 @@ final class Session implements HandshakeListener, ClientCatalog.Client {
 
   private void closed() {
     deadline.cancel(false);
+    Connection entered = connection;
+    if (entered != null) {
+      entered.died(); // First of all, so that the fence is up when the seat is free.
+    }
     Export chosen = catalog.chosen();
     if (chosen != null) {
       chosen.seats().leave(address());
