@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.config.Choice;
 import io.qnbd.server.net.ListenAddress;
 import io.qnbd.server.tls.TlsFiles;
 import java.io.IOException;
