@@ -11,7 +11,7 @@ import org.jspecify.annotations.Nullable;
 
 /** A {@code qnbd serve} started by the real launcher, as a user starts it. */
 public final class QnbdProcess implements AutoCloseable {
-  private static final Pattern URI_PRINTED = Pattern.compile("nbd(\\+unix)?://\\S+");
+  private static final Pattern URI_PRINTED = Pattern.compile("nbds?(\\+unix)?://\\S+");
   private static final Duration READY_MAX = Duration.ofSeconds(60);
 
   /** What the product promises for a stop under load. */
