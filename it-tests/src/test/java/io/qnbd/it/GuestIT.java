@@ -3,6 +3,7 @@ package io.qnbd.it;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
 
@@ -51,6 +52,17 @@ final class GuestIT {
           detach
           """;
 
+  private static final String OVER_TLS =
+      ATTACH
+          + """
+          attach -C 4 -cacertfile /tmp/ca -certfile /tmp/cert -keyfile /tmp/key -tlshostname localhost
+          head -c 16000000 /dev/urandom >/tmp/data
+          dd if=/tmp/data of=/dev/nbd0 bs=1M conv=fsync
+          echo 3 >/proc/sys/vm/drop_caches
+          head -c 16000000 /dev/nbd0 | cmp - /tmp/data
+          detach
+          """;
+
   private static final String INIT_ON_DISK =
       """
       set -e
@@ -89,6 +101,36 @@ final class GuestIT {
           trimmed < full - 40_000_000,
           "48 MB were deleted and trimmed: before " + full + ", after " + trimmed);
     }
+  }
+
+  @Test
+  void kernelClientTalksTlsOnFourConnections() throws IOException {
+    try (Images images = Images.inTempDir()) {
+      Path tls = images.path("tls");
+      QnbdProcess.run("serve", "--tls-generate", tls.toString()).mustExit(0);
+      Path image = images.qcow2("disk.qcow2", "64M");
+      String script =
+          file(tls.resolve("ca-cert.pem"), "/tmp/ca")
+              + file(tls.resolve("client-cert.pem"), "/tmp/cert")
+              + file(tls.resolve("client-key.pem"), "/tmp/key")
+              + OVER_TLS;
+      try (QnbdProcess qnbd =
+          QnbdProcess.serve(
+              "--tls",
+              "required",
+              "--tls-certificates",
+              tls.toString(),
+              "--tls-verify-client",
+              image.toString())) {
+        guest.run(guest.initramfs(images.dir(), script), "port=" + qnbd.port());
+        qnbd.stop();
+      }
+    }
+  }
+
+  /** The line of a script that makes a copy of a text file. */
+  private static String file(Path source, String target) throws IOException {
+    return "cat >%s <<'END'\n%sEND\n".formatted(target, Files.readString(source));
   }
 
   @Test
