@@ -22,6 +22,7 @@ final class CommandCases {
 
   static void addTo(CaseList list) {
     effects(list);
+    hints(list);
     zeroes(list);
     for (int[] command : COMMANDS) {
       flags(list, command[0], command[1]);
@@ -98,6 +99,9 @@ final class CommandCases {
                     session.mustHold(place + 65_534, (byte) 0, (byte) 1, (byte) 2, (byte) 0);
                   });
         });
+  }
+
+  private static void hints(CaseList list) {
     list.each(ROW, "TRIM: success, neighbours untouched", CommandCases::trim);
     list.each(
         ROW,

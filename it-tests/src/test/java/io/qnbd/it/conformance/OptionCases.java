@@ -19,6 +19,7 @@ final class OptionCases {
     unknown(list);
     listing(list);
     details(list);
+    infos(list);
     modes(list);
   }
 
@@ -187,6 +188,9 @@ final class OptionCases {
                     var _ = haggling.ask(option, data).mustEndWith(Nbd.ERR_UNKNOWN);
                   }));
     }
+  }
+
+  private static void infos(CaseList list) {
     list.add(
         ROW,
         "INFO without requests: INFO_EXPORT, ACK",
