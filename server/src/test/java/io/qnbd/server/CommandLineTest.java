@@ -204,7 +204,15 @@ final class CommandLineTest {
         "snapshot list a b",
         "snapshot apply a",
         "snapshot rename a b",
-        "snapshot delete a b --backing-policy maybe",
+        "snapshot delete a b --backing-policy maybe"
+      })
+  void misuseIsOneSentenceAndNeverLooksLikeAChecksVerdict(String line) {
+    assertMisuse(line);
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
         "ctl",
         "ctl socket",
         "ctl socket nonsense",
@@ -226,7 +234,11 @@ final class CommandLineTest {
         "ctl socket snapshot create a",
         "ctl socket snapshot apply a b"
       })
-  void misuseIsOneSentenceAndNeverLooksLikeAChecksVerdict(String line) {
+  void misuseOfTheControlSocketIsOneSentence(String line) {
+    assertMisuse(line);
+  }
+
+  private void assertMisuse(String line) {
     assertEquals(ExitCode.USAGE, run(line.split(" ", -1)));
     assertOneSentence();
     assertTrue(err.toString().contains("--help"), err.toString());
