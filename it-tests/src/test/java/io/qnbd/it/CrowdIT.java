@@ -28,6 +28,7 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestReporter;
 import org.junit.jupiter.api.Timeout;
 
 /**
@@ -57,9 +58,9 @@ final class CrowdIT {
   }
 
   @Test
-  void tenThousandThatLeaveInAnyStateCostNothing() throws Exception {
+  void tenThousandThatLeaveInAnyStateCostNothing(TestReporter reporter) throws Exception {
     long seed = Long.getLong("qnbd.seed", System.nanoTime());
-    System.out.println("CrowdIT: -Dqnbd.seed=" + seed);
+    reporter.publishEntry("repeat with", "-Dqnbd.seed=" + seed);
     try (Images images = Images.inMemory();
         QnbdProcess server =
             QnbdProcess.serve(images.qcow2("crowd.qcow2", "" + DISK_BYTES).toString());
@@ -72,9 +73,9 @@ final class CrowdIT {
       awaitConnections(server, 1);
       long heapAfter = heapAfterCollection(server);
       good.stop();
-      System.out.printf(
-          "CrowdIT: %d rounds of the good client; heap %d KiB, then %d KiB%n",
-          good.rounds(), heap >> 10, heapAfter >> 10);
+      reporter.publishEntry(
+          "rounds of the good client, KiB of heap before and after",
+          "%d, %d, %d".formatted(good.rounds(), heap >> 10, heapAfter >> 10));
       assertTrue(descriptors(server) <= descriptors, "descriptors: " + descriptors(server));
       assertTrue(heapAfter < heap + (8 << 20), "heap was " + heap + " and is " + heapAfter);
       server.stop();
@@ -82,7 +83,7 @@ final class CrowdIT {
   }
 
   @Test
-  void oneThousandThatDoNothingLeaveRoomForOneThatWorks() throws Exception {
+  void oneThousandThatDoNothingLeaveRoomForOneThatWorks(TestReporter reporter) throws Exception {
     try (Images images = Images.inMemory();
         QnbdProcess server =
             QnbdProcess.serve(images.qcow2("idle.qcow2", "" + DISK_BYTES).toString())) {
@@ -102,9 +103,9 @@ final class CrowdIT {
         Thread drip = Thread.ofPlatform().daemon().start(() -> drip(slow, enough));
         int before = good.rounds();
         Thread.sleep(1000);
-        System.out.printf(
-            "CrowdIT: %d rounds in a second alone, %d beside the crowd%n",
-            alone, good.rounds() - before);
+        reporter.publishEntry(
+            "rounds in a second alone and beside the crowd",
+            "%d, %d".formatted(alone, good.rounds() - before));
         good.atLeast(good.rounds() + 200);
         enough.set(true);
         drip.join();
