@@ -117,7 +117,7 @@ final class LifecycleIT {
       Path started = images.path("started");
       String command =
           "trap 'qemu-io -f raw -c \"write -P 7 0 4096\" \"$uri\"; exit 5' TERM;"
-              + " sleep 1000 & echo > "
+              + " sleep 100 & echo > "
               + started
               + "; wait";
       try (Shell.Running running = Shell.start(serve("--run", command, image.toString()))) {

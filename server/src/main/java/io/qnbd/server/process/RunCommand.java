@@ -2,6 +2,7 @@ package io.qnbd.server.process;
 
 import java.io.IOException;
 import java.time.Duration;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
 
@@ -60,8 +61,10 @@ public final class RunCommand {
    */
   public int end() throws InterruptedException {
     if (process.isAlive()) {
-      process.descendants().forEach(ProcessHandle::destroyForcibly);
+      // The shell first: it would start its next command when it sees the end of this one.
+      List<ProcessHandle> started = process.descendants().toList();
       process.destroyForcibly();
+      started.forEach(ProcessHandle::destroyForcibly);
     }
     return process.waitFor();
   }

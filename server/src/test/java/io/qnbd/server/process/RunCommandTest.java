@@ -56,7 +56,7 @@ final class RunCommandTest {
     Path started = directory.resolve("started");
     RunCommand running =
         run(
-            "trap 'exit 5' TERM; sleep 1000 & echo >" + started + "; wait",
+            "trap 'exit 5' TERM; sleep 100 & echo >" + started + "; wait",
             Map.of(),
             new CountDownLatch(1));
     awaitFile(started);
@@ -72,7 +72,7 @@ final class RunCommandTest {
     run("mkfifo " + pipe, Map.of(), ended);
     assertTrue(ended.await(30, TimeUnit.SECONDS));
     RunCommand running =
-        run("sh -c 'exec sleep 1000 >" + pipe + "'; exit 6", Map.of(), new CountDownLatch(1));
+        run("sh -c 'exec sleep 100 >" + pipe + "'; exit 6", Map.of(), new CountDownLatch(1));
     try (InputStream in = Files.newInputStream(pipe)) {
       assertTrue(running.terminate(PATIENCE));
       assertEquals(-1, in.read());
@@ -87,7 +87,7 @@ final class RunCommandTest {
     Path started = directory.resolve("started");
     RunCommand running =
         run(
-            "trap '' TERM; echo >" + started + "; while :; do sleep 1000; done",
+            "trap '' TERM; echo >" + started + "; while :; do sleep 100; done",
             Map.of(),
             new CountDownLatch(1));
     awaitFile(started);
