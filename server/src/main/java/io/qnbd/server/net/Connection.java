@@ -69,6 +69,9 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   /** Long enough for a request that was under way when the last reply left; short for a signal. */
   private static final long REFUSING_MILLIS = 250;
 
+  /** Whoever waits under a rate learns so soon that the operator has raised it. */
+  private static final long RATE_WAIT_NANOS_MAX = 500_000_000;
+
   private enum State {
     SERVING,
     DRAINING,
@@ -251,7 +254,7 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   }
 
   /**
-   * Whether the export's rate allows the request now; if not, it is offered again when it does. A
+   * Whether the export's rate allows the request now; if not, it is offered again when it may. A
    * request is counted once, however often it is offered.
    */
   private boolean rateAllows(Request request) {
@@ -264,7 +267,9 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     long nanos = export.rates().tryTake(dataBytesOf(request));
     if (nanos > 0) {
       rateTimer = true;
-      var _ = loop.schedule(this::rateMayAllow, nanos, TimeUnit.NANOSECONDS);
+      var _ =
+          loop.schedule(
+              this::rateMayAllow, Math.min(nanos, RATE_WAIT_NANOS_MAX), TimeUnit.NANOSECONDS);
       return false;
     }
     rateAllowed = true;
