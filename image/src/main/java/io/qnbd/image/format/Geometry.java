@@ -9,11 +9,17 @@ package io.qnbd.image.format;
  *
  * @param clusterBits 9 to 21 (qcow2 specification, "Header", {@code cluster_bits})
  * @param refcountOrder 0 to 6: a refcount has {@code 1 << refcountOrder} bits
+ * @param extendedL2 whether L2 entries have a second half, for the subclusters of their cluster
  */
-public record Geometry(int clusterBits, int refcountOrder) {
+public record Geometry(int clusterBits, int refcountOrder, boolean extendedL2) {
 
   /** An L2 slice is what one cache entry holds and one write rewrites: at most a page. */
   private static final int SLICE_BYTES_MAX = 4096;
+
+  /** Of an image with standard L2 entries. */
+  public Geometry(int clusterBits, int refcountOrder) {
+    this(clusterBits, refcountOrder, false);
+  }
 
   public int clusterBytes() {
     return 1 << clusterBits;
@@ -39,9 +45,29 @@ public record Geometry(int clusterBits, int refcountOrder) {
     return (bytes + clusterBytes() - 1) >>> clusterBits;
   }
 
+  /** 64-bit words of one L2 entry. */
+  public int l2EntryWords() {
+    return extendedL2 ? 2 : 1;
+  }
+
+  /** Bytes of one L2 entry. */
+  public int l2EntryBytes() {
+    return l2EntryWords() * L2Entry.BYTES;
+  }
+
   /** Entries in one L2 table. */
   public int l2Entries() {
-    return clusterBytes() / L2Entry.BYTES;
+    return clusterBytes() / l2EntryBytes();
+  }
+
+  /** Bytes of a subcluster, the unit in which extended L2 entries say where bytes are. */
+  public int subclusterBytes() {
+    return clusterBytes() / Subclusters.COUNT;
+  }
+
+  /** Index in its cluster of the subcluster that holds the byte. */
+  public int subclusterOf(long offset) {
+    return inCluster(offset) / subclusterBytes();
   }
 
   public long l1Index(long guestCluster) {
@@ -57,8 +83,14 @@ public record Geometry(int clusterBits, int refcountOrder) {
     return Math.min(clusterBytes(), SLICE_BYTES_MAX);
   }
 
+  /** 64-bit words of a slice. */
+  public int sliceWords() {
+    return sliceBytes() / Long.BYTES;
+  }
+
+  /** L2 entries in a slice. */
   public int sliceEntries() {
-    return sliceBytes() / L2Entry.BYTES;
+    return sliceBytes() / l2EntryBytes();
   }
 
   public int refcountBits() {

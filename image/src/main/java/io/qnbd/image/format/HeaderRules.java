@@ -163,7 +163,7 @@ public final class HeaderRules {
 
   /** How many L1 entries a disk of that size has. */
   public static long l1EntriesFor(long virtualBytes, int clusterBits, boolean extendedL2) {
-    long coverageBytes = new Geometry(clusterBits, 0).l2CoverageBytes() / (extendedL2 ? 2 : 1);
+    long coverageBytes = new Geometry(clusterBits, 0, extendedL2).l2CoverageBytes();
     return Math.ceilDiv(virtualBytes, coverageBytes);
   }
 
