@@ -38,7 +38,8 @@ public interface DiskImage extends AutoCloseable {
 
   /**
    * The granule in bytes at which trims and zeroes are cheapest and writes need no copying: the
-   * cluster size of a qcow2 image, 4096 for a raw one. A power of two from 512 to 2 MiB.
+   * cluster size of a qcow2 image, or that of its subclusters, 4096 for a raw one. A power of two
+   * from 512 to 2 MiB.
    */
   int preferredBytes();
 

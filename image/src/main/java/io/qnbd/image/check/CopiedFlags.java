@@ -88,7 +88,7 @@ final class CopiedFlags {
 
   private boolean mendL2(long cluster, long[] table) throws IOException {
     boolean active = counts.activeTable(cluster);
-    int step = header.extendedL2() ? 2 : 1; // an entry's subclusters follow it
+    int step = geometry.l2EntryWords(); // an entry's subclusters follow it
     TableIo.read(file, geometry.offsetOf(cluster), table, "L2 table");
     boolean changed = false;
     for (int index = 0; index < table.length; index += step) {

@@ -5,6 +5,7 @@ import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
+import io.qnbd.image.format.Subclusters;
 import io.qnbd.image.metadata.ImageFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -43,7 +44,7 @@ final class MappingCheck {
     this.findings = findings;
     this.counts = counts;
     this.references = references;
-    this.l2EntryBytes = header.extendedL2() ? 2 * L2Entry.BYTES : L2Entry.BYTES;
+    this.l2EntryBytes = geometry.l2EntryBytes();
   }
 
   /** Guest clusters of the active disk that have bytes in the image; known after the flags. */
@@ -127,10 +128,13 @@ final class MappingCheck {
     if (L2Entry.reservedBits(entry, zeroFlagKnown) != 0) {
       findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
     }
-    if (((subclusters >>> 32) & subclusters) != 0) {
+    if ((Subclusters.allocated(subclusters) & Subclusters.zero(subclusters)) != 0) {
       findings.corruption("%s: subclusters 0x%016x are both allocated and zero", here, subclusters);
     }
     long at = L2Entry.hostOffset(entry);
+    if (at == 0 && Subclusters.allocated(subclusters) != 0 && !header.hasDataFile()) {
+      findings.corruption("%s: subclusters 0x%016x without a host cluster", here, subclusters);
+    }
     if (header.hasDataFile()) {
       return; // clusters of the data file are not counted
     }

@@ -22,7 +22,8 @@ record Layout(
 
   static Layout of(Geometry geometry, long virtualBytes, boolean preallocated) {
     long guestClusters = geometry.clustersFor(virtualBytes);
-    int l1Entries = (int) HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), false);
+    int l1Entries =
+        (int) HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), geometry.extendedL2());
     Layout full = grown(new Layout(geometry, guestClusters, l1Entries, 1, 1, true));
     int clustersMax = (int) geometry.clustersFor(HeaderRules.REFCOUNT_TABLE_BYTES_MAX);
     int tableClusters = Math.min(full.refcountTableClusters, clustersMax);

@@ -132,7 +132,8 @@ final class Growth {
   }
 
   private long l1EntriesFor(long bytes) {
-    return HeaderRules.l1EntriesFor(bytes, layers.geometry().clusterBits(), false);
+    return HeaderRules.l1EntriesFor(
+        bytes, layers.geometry().clusterBits(), layers.geometry().extendedL2());
   }
 
   /**

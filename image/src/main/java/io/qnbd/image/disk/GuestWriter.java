@@ -2,9 +2,11 @@ package io.qnbd.image.disk;
 
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.mapping.Mapping;
+import io.qnbd.image.mapping.SubclusterMap;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Writes guest bytes: in place where the cluster is the guest's alone, else into new clusters, with
@@ -19,9 +21,15 @@ final class GuestWriter {
   private final Layers layers;
   private final GuestReader reader;
 
+  /** Null for an image whose clusters have no subclusters. */
+  private final @Nullable SubclusterWriter bySubcluster;
+
   GuestWriter(Layers layers, GuestReader reader) {
     this.layers = layers;
     this.reader = reader;
+    SubclusterMap subclusters = layers.map().subclusters();
+    this.bySubcluster =
+        subclusters == null ? null : new SubclusterWriter(layers, subclusters, this);
   }
 
   /**
@@ -48,6 +56,7 @@ final class GuestWriter {
       switch (reader.lookup(at, source.remaining())) {
         case Mapping.Data data when data.sole() ->
             writePart(data.hostOffset(), source, (int) data.bytes());
+        case Mapping _ when bySubcluster != null -> bySubcluster.writeSome(at, source);
         case Mapping.Zeros zeros when zeros.allocated() && zeros.sole() ->
             writeOverZeros(at, zeros, source);
         case Mapping.Data _, Mapping.Zeros _, Mapping.Compressed _, Mapping.Unallocated _ ->
@@ -92,7 +101,7 @@ final class GuestWriter {
    * @param headZero the old bytes before the guest's read as zeroes
    * @param tailZero the old bytes behind the guest's read as zeroes
    */
-  private record Surroundings(boolean fresh, boolean headZero, boolean tailZero) {}
+  record Surroundings(boolean fresh, boolean headZero, boolean tailZero) {}
 
   /**
    * Writes as much of {@code source} as fits into one new run. Nothing, if the cluster has become
@@ -162,13 +171,27 @@ final class GuestWriter {
     long runBytes = geometry.offsetOf(run.count());
     int data = (int) Math.min(source.remaining(), runBytes - head);
     int tail = (int) (runBytes - head - data);
-    long host = geometry.offsetOf(run.first());
+    writeAround(offset, geometry.offsetOf(run.first()) + head, head, data, tail, around, source);
+  }
+
+  /**
+   * Writes {@code data} bytes of {@code source} to {@code host}, and the old bytes before and
+   * behind them to where they come to stand beside them.
+   *
+   * @param offset where the guest wants its bytes
+   * @param head bytes, of at most one cluster, that are to surround it before
+   * @param tail and behind
+   */
+  void writeAround(
+      long offset, long host, int head, int data, int tail, Surroundings around, ByteBuffer source)
+      throws IOException {
     Padding before = padding(offset - head, head, around.fresh(), around.headZero());
     Padding behind = padding(offset + data, tail, around.fresh(), around.tailZero());
     if (before == Padding.NONE && behind == Padding.NONE) {
-      writePart(host + head, source, data);
+      writePart(host, source, data);
       return;
     }
+    long runBytes = (long) head + data + tail;
     if (runBytes <= layers.scratch().assembledBytes()) {
       ByteBuffer whole = layers.scratch().assembled();
       whole.position(before == Padding.NONE ? head : 0);
@@ -180,13 +203,25 @@ final class GuestWriter {
           needless(behind, around, whole, head + data, (int) runBytes)
               ? head + data
               : (int) runBytes;
-      layers.file().write(host + from, whole.clear().position(from).limit(to));
+      layers.file().write(host - head + from, whole.clear().position(from).limit(to));
       source.position(source.position() + data);
       return;
     }
-    writePadding(before, offset - head, head, host);
-    writePart(host + head, source, data);
-    writePadding(behind, offset + data, tail, host + head + data);
+    writePadding(before, offset - head, head, host - head);
+    writePart(host, source, data);
+    writePadding(behind, offset + data, tail, host + data);
+  }
+
+  /** Copies old bytes, of at most one cluster, to {@code host}; {@code fresh} if it is zeroes. */
+  void copy(long offset, int bytes, long host, boolean fresh) throws IOException {
+    if (padding(offset, bytes, fresh, false) == Padding.NONE) {
+      return;
+    }
+    ByteBuffer old = layers.scratch().assembled();
+    pad(Padding.OLD_BYTES, offset, bytes, old);
+    if (!fresh || !Zeroes.all(old, 0, bytes)) {
+      layers.file().write(host, old.flip());
+    }
   }
 
   /**
@@ -215,6 +250,7 @@ final class GuestWriter {
   /** Whether the old bytes, within one cluster, are a hole of the image file: nothing to copy. */
   private boolean oldIsHole(long offset, int bytes) throws IOException {
     return reader.lookup(offset, bytes) instanceof Mapping.Data data
+        && data.bytes() == bytes
         && layers.file().isHole(data.hostOffset(), bytes);
   }
 

@@ -22,6 +22,7 @@ import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
 import io.qnbd.image.mapping.Mapping;
+import io.qnbd.image.mapping.SubclusterMap;
 import io.qnbd.image.refcount.AllocatorCounters;
 import io.qnbd.image.snapshot.SnapshotOperations;
 import java.io.IOException;
@@ -63,6 +64,10 @@ public final class Qcow2Image implements DiskImage {
   private final ExtentWalk extents;
   private final GuestWriter writer;
   private final ZeroWriter zeroes;
+
+  /** Null for an image whose clusters have no subclusters. */
+  private final @Nullable SubclusterZeroes parts;
+
   private final CommitOrder order;
   private final GroupCommit commits;
 
@@ -105,6 +110,8 @@ public final class Qcow2Image implements DiskImage {
     this.extents = new ExtentWalk(layers);
     this.writer = new GuestWriter(layers, reader);
     this.zeroes = new ZeroWriter(layers, extents);
+    SubclusterMap subclusters = layers.map().subclusters();
+    this.parts = subclusters == null ? null : new SubclusterZeroes(layers, subclusters, zeroes);
     int unwrittenMax = lazyRefcounts ? Integer.MAX_VALUE : options.refBatch();
     this.order = new CommitOrder(layers, true, unwrittenMax);
     this.commits =
@@ -153,7 +160,8 @@ public final class Qcow2Image implements DiskImage {
 
   @Override
   public int preferredBytes() {
-    return layers.geometry().clusterBytes();
+    Geometry geometry = layers.geometry();
+    return geometry.extendedL2() ? geometry.subclusterBytes() : geometry.clusterBytes();
   }
 
   @Override
@@ -230,12 +238,12 @@ public final class Qcow2Image implements DiskImage {
     long first = geometry.clustersFor(offset);
     long last = end == virtualBytes() ? geometry.clustersFor(end) : geometry.clusterOf(end);
     if (first >= last) {
-      writeExplicitZeroes(offset, end, mode);
+      zeroParts(offset, end, mode);
       return;
     }
-    writeExplicitZeroes(offset, geometry.offsetOf(first), mode);
+    zeroParts(offset, geometry.offsetOf(first), mode);
     long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
-    writeExplicitZeroes(Math.min(geometry.offsetOf(done), end), end, mode);
+    zeroParts(Math.min(geometry.offsetOf(done), end), end, mode);
   }
 
   @Override
@@ -251,21 +259,42 @@ public final class Qcow2Image implements DiskImage {
     long first = Math.max(geometry.clustersFor(offset), zeroes.firstThatCanDrop());
     long last = end == virtualBytes() ? geometry.clustersFor(end) : geometry.clusterOf(end);
     if (first >= last) {
-      return zeroes.isZeroAlready(offset, end, keep);
+      return tryFastZeroParts(offset, end, end, end, mode);
     }
     // Where the tables can't be made to say so, they must say so already; then nothing is changed
     // there, and it does not matter that no range is held: a write that comes in between the look
     // and the return comes after this in the order of the two.
-    if (!zeroes.isZeroAlready(offset, geometry.offsetOf(first), keep)
-        || !zeroes.isZeroAlready(Math.min(geometry.offsetOf(last), end), end, keep)) {
+    long behind = Math.min(geometry.offsetOf(last), end);
+    if (!tryFastZeroParts(offset, geometry.offsetOf(first), behind, end, mode)) {
       return false;
     }
     beforeChange();
     long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
     if (done < last) {
       // The disk grew meanwhile, which once costs writing a part of its old last cluster.
-      writeExplicitZeroes(geometry.offsetOf(done), end, mode);
+      zeroParts(geometry.offsetOf(done), end, mode);
     }
+    return true;
+  }
+
+  /**
+   * Zeroes {@code [from, to)} and {@code [behind, end)}, which hold no whole cluster, unless that
+   * takes more than a change of tables; then nothing is changed.
+   */
+  private boolean tryFastZeroParts(long from, long to, long behind, long end, ZeroMode mode)
+      throws IOException {
+    boolean keep = mode == ZeroMode.KEEP_ALLOCATED;
+    if (parts == null) {
+      return zeroes.isZeroAlready(from, to, keep) && zeroes.isZeroAlready(behind, end, keep);
+    }
+    long diskBytes = virtualBytes;
+    if (!parts.canZeroFast(from, to, diskBytes, mode)
+        || !parts.canZeroFast(behind, end, diskBytes, mode)) {
+      return false;
+    }
+    beforeChange();
+    zeroParts(from, to, mode);
+    zeroParts(behind, end, mode);
     return true;
   }
 
@@ -273,8 +302,7 @@ public final class Qcow2Image implements DiskImage {
     if (!zeroes.canDrop(cluster) || (mode == ZeroMode.KEEP_ALLOCATED && !layers.zeroFlagKnown())) {
       Geometry geometry = layers.geometry();
       long from = geometry.offsetOf(cluster);
-      writeExplicitZeroesLocked(
-          from, Math.min(from + geometry.offsetOf(count), virtualBytes()), mode);
+      writeExplicitZeroes(from, Math.min(from + geometry.offsetOf(count), virtualBytes()), mode);
       return;
     }
     switch (mode) {
@@ -294,8 +322,11 @@ public final class Qcow2Image implements DiskImage {
       throw readOnlyException();
     }
     if (first >= last) {
+      trimParts(offset, end);
       return;
     }
+    trimParts(offset, geometry.offsetOf(first));
+    trimParts(Math.min(geometry.offsetOf(last), end), end);
     beforeChange();
     forEachPiece(
         first,
@@ -306,6 +337,21 @@ public final class Qcow2Image implements DiskImage {
             zeroes.drop(cluster, count, Dropped.UNMAPPED);
           }
         });
+  }
+
+  /** Trims what there is of whole subclusters in a range without a whole cluster. */
+  private void trimParts(long from, long to) throws IOException {
+    if (parts == null || from >= to) {
+      return;
+    }
+    beforeChange();
+    RangeLock.Hold hold = hold(from, to - from, true);
+    try {
+      parts.trim(from, to, virtualBytes);
+    } finally {
+      clusters.release(hold);
+    }
+    afterChange();
   }
 
   private interface PieceAction {
@@ -350,20 +396,35 @@ public final class Qcow2Image implements DiskImage {
   }
 
   /** Zeroes parts of clusters; those that read as zeroes already are left alone. */
-  private void writeExplicitZeroes(long from, long to, ZeroMode mode) throws IOException {
+  private void zeroParts(long from, long to, ZeroMode mode) throws IOException {
     if (from >= to) {
       return;
     }
     RangeLock.Hold hold = hold(from, to - from, true);
     try {
-      writeExplicitZeroesLocked(from, to, mode);
+      if (parts == null) {
+        writeExplicitZeroes(from, to, mode);
+      } else {
+        boolean keep = mode == ZeroMode.KEEP_ALLOCATED;
+        parts.zero(
+            from,
+            to,
+            virtualBytes,
+            mode,
+            (at, end) -> {
+              if (!zeroes.isZeroAlready(at, end, keep)) {
+                writeExplicitZeroes(at, end, mode);
+              }
+            });
+      }
     } finally {
       clusters.release(hold);
     }
     afterChange();
   }
 
-  private void writeExplicitZeroesLocked(long from, long to, ZeroMode mode) throws IOException {
+  /** The same without the tables' help; the range is held exclusively. */
+  private void writeExplicitZeroes(long from, long to, ZeroMode mode) throws IOException {
     for (long at = from; at < to; ) {
       long bytes = Math.min(to - at, Zeroes.blockBytes());
       if (mode == ZeroMode.MAY_UNMAP) {

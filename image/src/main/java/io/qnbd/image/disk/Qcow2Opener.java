@@ -123,7 +123,7 @@ final class Qcow2Opener {
   private static Layers assemble(
       LatchedStorage file, Header header, OpenOptions options, @Nullable DiskImage backing)
       throws IOException {
-    Geometry geometry = new Geometry(header.clusterBits(), header.refcountOrder());
+    Geometry geometry = header.geometry();
     boolean zeroFlagKnown = header.version() >= 3;
     Barrier barrier = new Barrier();
     long tableBytes = geometry.offsetOf(header.refcountTableClusters());
@@ -197,7 +197,7 @@ final class Qcow2Opener {
     }
     long[] l1 = new long[(int) l1Entries];
     TableIo.read(file, l1Offset, l1, "L1 table");
-    long needed = HeaderRules.l1EntriesFor(virtualBytes, header.clusterBits(), false);
+    long needed = HeaderRules.l1EntriesFor(virtualBytes, header.clusterBits(), header.extendedL2());
     if (needed > l1.length) {
       throw new CorruptImageException(
           file.name() + ": its L1 table is too short for a disk of " + virtualBytes + " bytes");

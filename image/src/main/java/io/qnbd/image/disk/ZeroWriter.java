@@ -88,7 +88,8 @@ final class ZeroWriter {
     }
   }
 
-  private boolean nothingBelow(long cluster) {
+  /** Whether there is nothing below the cluster. */
+  boolean nothingBelow(long cluster) {
     return layers.backing() == null
         || layers.geometry().offsetOf(cluster) >= layers.backing().virtualBytes();
   }

@@ -105,7 +105,7 @@ public record Header(
   }
 
   public Geometry geometry() {
-    return new Geometry(clusterBits, refcountOrder);
+    return new Geometry(clusterBits, refcountOrder, extendedL2());
   }
 
   public int clusterBytes() {
@@ -216,10 +216,6 @@ public record Header(
     if (hasDataFile()) {
       throw new UnsupportedImageException(
           fileName + ": keeps its data in an external data file, which is not supported");
-    }
-    if (extendedL2()) {
-      throw new UnsupportedImageException(
-          fileName + ": uses extended L2 entries (subclusters), which are not supported");
     }
     if (compressionType != COMPRESSION_DEFLATE) {
       throw new UnsupportedImageException(

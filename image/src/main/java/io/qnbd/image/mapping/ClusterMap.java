@@ -14,6 +14,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The active L1 table and its L2 tables (qcow2 specification, "Cluster mapping"): looks guest
@@ -45,12 +46,19 @@ public final class ClusterMap {
   private final Storage file;
   private final Geometry geometry;
   private final boolean zeroFlagKnown;
+
+  /** The same, but for images that have the flag for subclusters instead. */
+  private final boolean zeroFlagInEntry;
+
   private long l1Offset;
   private long[] l1;
   private final BitSet dirtyL1Sectors = new BitSet();
   private final SliceCache slices;
   private final Allocator allocator;
   private final Barrier barrier;
+
+  /** Reads and changes entries that have a second half; null where they have none. */
+  private final @Nullable SubclusterMap subclusters;
 
   /**
    * What the header and the user say about the tables.
@@ -77,10 +85,20 @@ public final class ClusterMap {
     this.l1Offset = l1Offset;
     this.l1 = l1;
     this.zeroFlagKnown = options.zeroFlagKnown();
+    this.zeroFlagInEntry = zeroFlagKnown && !geometry.extendedL2();
     this.backingBytes = options.backingBytes();
-    this.slices = new SliceCache(file, geometry.sliceEntries(), options.l2CacheBytes());
+    this.slices = new SliceCache(file, geometry.sliceWords(), options.l2CacheBytes());
     this.allocator = allocator;
     this.barrier = barrier;
+    this.subclusters =
+        geometry.extendedL2()
+            ? new SubclusterMap(this, geometry, options.backingBytes(), allocator, barrier)
+            : null;
+  }
+
+  /** The map by subclusters; null for an image whose clusters have none. */
+  public @Nullable SubclusterMap subclusters() {
+    return subclusters;
   }
 
   /** Whether so much is dirty that writers should wait for a commit. */
@@ -103,6 +121,9 @@ public final class ClusterMap {
       return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
     }
     SliceCache.Slice slice = slice(table, cluster);
+    if (subclusters != null) {
+      return subclusters.lookup(slice, guestOffset, bytesMax);
+    }
     int index = indexInSlice(cluster);
     long entry = slice.entries[index];
     if (L2Entry.compressed(entry)) {
@@ -170,7 +191,7 @@ public final class ClusterMap {
         : new Mapping.Data(host + inCluster, sole, bytes);
   }
 
-  private Mapping compressed(long entry, long bytes) throws IOException {
+  Mapping compressed(long entry, long bytes) throws IOException {
     long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
     if (!inFile(at) || L2Entry.copied(entry)) {
       throw new CorruptImageException(
@@ -182,9 +203,9 @@ public final class ClusterMap {
         at, L2Entry.compressedBytes(entry, geometry.clusterBits()), bytes);
   }
 
-  private void checkStandard(long entry, long cluster) throws IOException {
+  void checkStandard(long entry, long cluster) throws IOException {
     long host = L2Entry.hostOffset(entry);
-    if (L2Entry.reservedBits(entry, zeroFlagKnown) != 0
+    if (L2Entry.reservedBits(entry, zeroFlagInEntry) != 0
         || geometry.inCluster(host) != 0
         || (host == 0 && L2Entry.copied(entry))
         || !inFile(host)) {
@@ -227,7 +248,20 @@ public final class ClusterMap {
     return slices.get(table + (long) sliceIndex * geometry.sliceBytes());
   }
 
-  private int indexInSlice(long cluster) {
+  /** The slice of a cluster that has an L2 table. */
+  SliceCache.Slice slice(long cluster) throws IOException {
+    return slice(tableOffset(cluster), cluster);
+  }
+
+  void markDirty(SliceCache.Slice slice) {
+    slices.markDirty(slice);
+  }
+
+  String fileName() {
+    return file.name();
+  }
+
+  int indexInSlice(long cluster) {
     return geometry.l2Index(cluster) & (geometry.sliceEntries() - 1);
   }
 
@@ -256,6 +290,9 @@ public final class ClusterMap {
       return inSlice;
     }
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    if (subclusters != null) {
+      return subclusters.countToAllocate(slice, cluster, inSlice);
+    }
     int index = indexInSlice(cluster);
     int count = 0;
     while (count < inSlice && !ownsCluster(slice.entries[index + count])) {
@@ -265,7 +302,7 @@ public final class ClusterMap {
   }
 
   /** Whether the entry has a host cluster that nothing else refers to. */
-  private static boolean ownsCluster(long entry) {
+  static boolean ownsCluster(long entry) {
     return !L2Entry.compressed(entry) && L2Entry.copied(entry);
   }
 
@@ -274,8 +311,10 @@ public final class ClusterMap {
     if (tableMissing(cluster)) {
       return pastBacking(cluster);
     }
-    long entry = slice(tableOffset(cluster), cluster).entries[indexInSlice(cluster)];
-    return readsAsZeroes(entry, cluster);
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    return subclusters == null
+        ? readsAsZeroes(slice.entries[indexInSlice(cluster)], cluster)
+        : subclusters.readsAsZeroes(slice, cluster);
   }
 
   private boolean readsAsZeroes(long entry, long cluster) {
@@ -334,9 +373,11 @@ public final class ClusterMap {
 
   /**
    * Points {@code run.count()} guest clusters, all in one prepared slice, at the clusters of {@code
-   * run}, whose data is written, and releases what they referred to before.
+   * run}, whose data is written, and releases what they referred to before. Not for an image with
+   * subclusters.
    */
   public void assign(long cluster, HostRun run) throws IOException {
+    requireWholeClusters();
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
     int index = indexInSlice(cluster);
     boolean fresh = allocator.fresh(run);
@@ -353,9 +394,10 @@ public final class ClusterMap {
 
   /**
    * Clears the zero flag of {@code count} clusters, all in one prepared slice, that have host
-   * clusters of their own, whose data is written.
+   * clusters of their own, whose data is written. Not for an image with subclusters.
    */
   public void clearZeroFlag(long cluster, int count) throws IOException {
+    requireWholeClusters();
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
     int index = indexInSlice(cluster);
     for (int i = 0; i < count; i++) {
@@ -363,6 +405,12 @@ public final class ClusterMap {
     }
     barrier.require();
     slices.markDirty(slice);
+  }
+
+  private void requireWholeClusters() {
+    if (subclusters != null) {
+      throw new AssertionError("clusters with subclusters are written through their own map");
+    }
   }
 
   /** What is to become of a cluster that {@link #drop} makes read as zeroes. */
@@ -382,6 +430,10 @@ public final class ClusterMap {
    */
   public void drop(long cluster, int count, Dropped how) throws IOException {
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    if (subclusters != null) {
+      subclusters.drop(slice, cluster, count, how);
+      return;
+    }
     int index = indexInSlice(cluster);
     boolean changed = false;
     for (int i = 0; i < count; i++) {
@@ -417,6 +469,10 @@ public final class ClusterMap {
   /** Gives {@code run.count()} clusters in one prepared slice clusters that read as zeroes. */
   public void assignZero(long cluster, HostRun run) throws IOException {
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    if (subclusters != null) {
+      subclusters.assignZero(slice, cluster, run);
+      return;
+    }
     int index = indexInSlice(cluster);
     for (int i = 0; i < run.count(); i++) {
       long old = slice.entries[index + i];
@@ -426,7 +482,8 @@ public final class ClusterMap {
     slices.markDirty(slice);
   }
 
-  private void release(long old) {
+  /** Releases what an entry refers to. */
+  void release(long old) {
     if (L2Entry.compressed(old)) {
       long at = L2Entry.compressedOffset(old, geometry.clusterBits());
       int bytes = L2Entry.compressedBytes(old, geometry.clusterBits());
@@ -513,7 +570,7 @@ public final class ClusterMap {
   private void updateEntries(long table, EntryUpdate update) throws IOException {
     for (int at = 0; at < geometry.clusterBytes(); at += geometry.sliceBytes()) {
       SliceCache.Slice slice = slices.get(table + at);
-      for (int i = 0; i < slice.entries.length; i++) {
+      for (int i = 0; i < slice.entries.length; i += geometry.l2EntryWords()) {
         long updated = update.apply(slice.entries[i]);
         if (updated != slice.entries[i]) {
           slice.entries[i] = updated;

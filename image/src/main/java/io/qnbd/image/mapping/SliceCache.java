@@ -26,29 +26,29 @@ import java.util.List;
  * <p>Owner: the image's metadata lock.
  */
 final class SliceCache {
-  /** A slice; its entries in the machine's own byte order. */
+  /** A slice; the words of its entries in the machine's own byte order. */
   static final class Slice {
     final long hostOffset;
     final long[] entries;
     private boolean dirty;
     private boolean beingWritten;
 
-    Slice(long hostOffset, int entries) {
+    Slice(long hostOffset, int words) {
       this.hostOffset = hostOffset;
-      this.entries = new long[entries];
+      this.entries = new long[words];
     }
   }
 
   private final Storage file;
-  private final int sliceEntries;
+  private final int sliceWords;
   private final int slicesMax;
   private final LinkedHashMap<Long, Slice> slices = new LinkedHashMap<>(64, 0.75f, true);
   private final List<Slice> dirty = new ArrayList<>();
 
-  SliceCache(Storage file, int sliceEntries, long bytesMax) {
+  SliceCache(Storage file, int sliceWords, long bytesMax) {
     this.file = file;
-    this.sliceEntries = sliceEntries;
-    long fitting = bytesMax / ((long) sliceEntries * Long.BYTES);
+    this.sliceWords = sliceWords;
+    long fitting = bytesMax / ((long) sliceWords * Long.BYTES);
     this.slicesMax = Math.clamp(fitting, 16, 1 << 24);
   }
 
@@ -58,7 +58,7 @@ final class SliceCache {
     if (cached != null) {
       return cached;
     }
-    Slice slice = new Slice(hostOffset, sliceEntries);
+    Slice slice = new Slice(hostOffset, sliceWords);
     TableIo.read(file, hostOffset, slice.entries, "L2 table");
     evictDownTo(slicesMax - 1);
     slices.put(hostOffset, slice);
@@ -117,7 +117,7 @@ final class SliceCache {
 
   /** Forgets the slices of a table whose cluster gets another use. */
   void forget(long tableOffset, int tableBytes) {
-    for (long at = tableOffset; at < tableOffset + tableBytes; at += sliceEntries * 8L) {
+    for (long at = tableOffset; at < tableOffset + tableBytes; at += sliceWords * 8L) {
       slices.remove(at);
     }
   }

@@ -307,7 +307,7 @@ public final class SnapshotOperations {
 
   /** All references below an L1 table, those to L2 tables included. The metadata lock is held. */
   private void forEachReference(long[] l1, Reference reference) throws IOException {
-    long[] l2 = new long[geometry.l2Entries()];
+    long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
     for (long l1Entry : l1) {
       long table = L1Entry.tableOffset(l1Entry);
       if (table == 0) {
@@ -316,8 +316,8 @@ public final class SnapshotOperations {
       requireInFile(table);
       TableIo.read(file, table, l2, "L2 table");
       reference.at(geometry.clusterOf(table));
-      for (long entry : l2) {
-        referencesOf(entry, reference);
+      for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
+        referencesOf(l2[index], reference);
       }
     }
   }

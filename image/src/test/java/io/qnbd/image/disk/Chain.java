@@ -106,11 +106,14 @@ final class Chain {
     boolean backed = !layers.isEmpty();
     boolean onRaw = backed && top().format() == ImageFormat.RAW;
     int bytes = SECTOR * random.between(1, SECTORS_MAX);
-    int clusterBytes = 1 << random.between(9, 16);
+    int clusterBits = random.between(9, 16);
+    int clusterBytes = 1 << clusterBits;
+    boolean extendedL2 = clusterBits >= 14 && random.chance(60);
     byte[] below = disk;
     MemoryStorage file =
         ImageMaker.empty(
-            random.chance(70) ? 3 : 2,
+            extendedL2 || random.chance(70) ? 3 : 2,
+            extendedL2,
             clusterBytes,
             16,
             bytes,
@@ -142,15 +145,15 @@ final class Chain {
 
   private void refresh() {
     RawQcow2 tables = new RawQcow2(file());
-    setSectors(tables.kinds(), tables.clusterBytes());
+    setSectors(tables.kinds(), tables.unitBytes());
   }
 
-  private void setSectors(RawQcow2.Kind[] kinds, int clusterBytes) {
+  private void setSectors(RawQcow2.Kind[] kinds, int unitBytes) {
     List<ExtentState> sectors = top().sectors();
     sectors.clear();
     for (int at = 0; at < disk.length; at += SECTOR) {
       sectors.add(
-          switch (kinds[at / clusterBytes]) {
+          switch (kinds[at / unitBytes]) {
             case DATA -> new ExtentState(false, false, 1);
             case ZEROES -> new ExtentState(true, true, 1);
             case ALLOCATED_ZEROES -> new ExtentState(false, true, 1);

@@ -46,7 +46,9 @@ final class ConcurrentCrashTest {
         usual.withBatches(3, 2).withSnapshots(1),
         usual.with(Preparation.COMPRESSED).withSnapshots(1),
         usual.with(ImageShape.Backing.QCOW2),
-        ImageShape.of(2, 65536, 16, MIB).withSnapshots(1));
+        ImageShape.of(2, 65536, 16, MIB).withSnapshots(1),
+        ImageShape.of(3, 16384, 16, MIB / 2).withExtendedL2().withSnapshots(1),
+        ImageShape.of(3, 65536, 16, MIB).withExtendedL2().with(ImageShape.Backing.QCOW2));
   }
 
   @ParameterizedTest
@@ -94,7 +96,8 @@ final class ConcurrentCrashTest {
         ImageShape.of(2, 512, 16, MIB / 8).withBatches(0, 0),
         small.withBatches(8, 1024).withSnapshots(1),
         small.withLazyRefcounts(),
-        ImageShape.of(2, 4096, 16, MIB / 4));
+        ImageShape.of(2, 4096, 16, MIB / 4),
+        ImageShape.of(3, 16384, 16, MIB / 4).withExtendedL2().withBatches(2, 8));
   }
 
   /**

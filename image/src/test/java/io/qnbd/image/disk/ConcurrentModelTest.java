@@ -45,6 +45,7 @@ final class ConcurrentModelTest {
 
   static Stream<ImageShape> shapes() {
     ImageShape usual = ImageShape.of(3, 4096, 16, MIB);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, MIB).withExtendedL2();
     return Stream.of(
         ImageShape.of(3, 512, 16, MIB / 2),
         ImageShape.of(3, 512, 16, MIB / 2).withSnapshots(1),
@@ -55,7 +56,9 @@ final class ConcurrentModelTest {
         usual.with(Preparation.COMPRESSED),
         usual.with(Backing.QCOW2),
         ImageShape.of(2, 4096, 16, MIB).with(Backing.RAW_SHORTER),
-        ImageShape.of(3, 65536, 1, 2 * MIB));
+        ImageShape.of(3, 65536, 1, 2 * MIB),
+        subclusters,
+        subclusters.withSnapshots(1).withBatches(2, 3).with(Backing.QCOW2));
   }
 
   @ParameterizedTest

@@ -28,6 +28,7 @@ final class CrashTest {
   static Stream<ImageShape> shapes() {
     ImageShape small = ImageShape.of(3, 512, 16, MIB / 4);
     ImageShape usual = ImageShape.of(3, 4096, 16, MIB);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, MIB / 2).withExtendedL2();
     return Stream.of(
         small,
         small.with(Backing.RAW_SHORTER).withBatches(5, 3),
@@ -55,7 +56,16 @@ final class CrashTest {
         ImageShape.of(2, 4096, 16, MIB).withSnapshots(2).withBatches(2, 2),
         ImageShape.of(3, 4096, 1, MIB),
         ImageShape.of(3, 4096, 2, 5 * MIB / 2).withSnapshots(2),
-        ImageShape.of(3, 65536, 16, 2 * MIB).withSnapshots(1));
+        ImageShape.of(3, 65536, 16, 2 * MIB).withSnapshots(1),
+        subclusters,
+        subclusters.withBatches(0, 0).with(Preparation.PREALLOCATED),
+        subclusters.withSnapshots(2).withBatches(3, 1),
+        subclusters.with(Backing.RAW_SHORTER).withBatches(4, 4),
+        subclusters.with(Backing.QCOW2).withSnapshots(1),
+        subclusters.with(Preparation.COMPRESSED).withSnapshots(1).withBatches(2, 2),
+        subclusters.withLazyRefcounts().with(Backing.RAW_LONGER),
+        ImageShape.of(3, 65536, 1, 3 * MIB / 2 + 512).withExtendedL2().withBatches(3, 3),
+        ImageShape.of(3, 2 * MIB, 16, 5 * MIB).withExtendedL2().with(Backing.RAW_SHORTER));
   }
 
   @ParameterizedTest

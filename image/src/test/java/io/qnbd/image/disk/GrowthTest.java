@@ -56,6 +56,7 @@ final class GrowthTest {
   static Stream<ImageShape> shapes() {
     ImageShape tiny = ImageShape.of(3, 512, 16, 64 * KIB);
     ImageShape usual = ImageShape.of(3, 4096, 16, 256 * KIB + 1536);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, 256 * KIB + 1536).withExtendedL2();
     return Stream.of(
         tiny,
         tiny.withBatches(0, 0),
@@ -75,7 +76,9 @@ final class GrowthTest {
         usual.with(Backing.RAW_LONGER).withBatches(2, 2),
         usual.with(Backing.QCOW2).withLazyRefcounts(),
         ImageShape.of(2, 4096, 16, 256 * KIB + 512).with(Backing.RAW_SHORTER),
-        ImageShape.of(3, 65536, 16, 512 * KIB + 4096).with(Backing.RAW_LONGER));
+        ImageShape.of(3, 65536, 16, 512 * KIB + 4096).with(Backing.RAW_LONGER),
+        subclusters.with(Backing.RAW_LONGER).withSnapshots(1),
+        subclusters.with(Preparation.COMPRESSED).withBatches(2, 1).withLazyRefcounts());
   }
 
   @ParameterizedTest

@@ -25,7 +25,8 @@ record ImageShape(
     int refBatch,
     int refReserve,
     long l2CacheBytes,
-    boolean lazyRefcounts) {
+    boolean lazyRefcounts,
+    boolean extendedL2) {
 
   private static final long COMPATIBLE_FEATURES_AT = 80;
   private static final long LAZY_REFCOUNTS = 1;
@@ -57,6 +58,7 @@ record ImageShape(
         OpenOptions.REF_BATCH_DEFAULT,
         OpenOptions.REF_RESERVE_DEFAULT,
         OpenOptions.L2_CACHE_BYTES_DEFAULT,
+        false,
         false);
   }
 
@@ -72,7 +74,8 @@ record ImageShape(
         refBatch,
         refReserve,
         l2CacheBytes,
-        lazyRefcounts);
+        lazyRefcounts,
+        extendedL2);
   }
 
   ImageShape with(Backing value) {
@@ -87,7 +90,8 @@ record ImageShape(
         refBatch,
         refReserve,
         l2CacheBytes,
-        lazyRefcounts);
+        lazyRefcounts,
+        extendedL2);
   }
 
   ImageShape withSnapshots(int value) {
@@ -102,7 +106,8 @@ record ImageShape(
         refBatch,
         refReserve,
         l2CacheBytes,
-        lazyRefcounts);
+        lazyRefcounts,
+        extendedL2);
   }
 
   ImageShape withBatches(int batch, int reserve) {
@@ -117,7 +122,8 @@ record ImageShape(
         batch,
         reserve,
         l2CacheBytes,
-        lazyRefcounts);
+        lazyRefcounts,
+        extendedL2);
   }
 
   ImageShape withL2CacheBytes(long value) {
@@ -132,7 +138,8 @@ record ImageShape(
         refBatch,
         refReserve,
         value,
-        lazyRefcounts);
+        lazyRefcounts,
+        extendedL2);
   }
 
   /** The same with the compatible feature that lets counts be written late; version 3 only. */
@@ -148,6 +155,24 @@ record ImageShape(
         refBatch,
         refReserve,
         l2CacheBytes,
+        true,
+        extendedL2);
+  }
+
+  /** The same with clusters of 32 subclusters; version 3, clusters of 16 KiB at least. */
+  ImageShape withExtendedL2() {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        snapshots,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        lazyRefcounts,
         true);
   }
 
@@ -182,6 +207,7 @@ record ImageShape(
     MemoryStorage file =
         ImageMaker.empty(
             version,
+            extendedL2,
             clusterBytes,
             refcountBits,
             diskBytes,

@@ -19,6 +19,7 @@ final class ModelTest {
   static Stream<ImageShape> shapes() {
     ImageShape small = ImageShape.of(3, 512, 16, MIB);
     ImageShape usual = ImageShape.of(3, 4096, 16, 3 * MIB + 1536);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, 3 * MIB + 1536).withExtendedL2();
     return Stream.of(
         small,
         small.with(Preparation.PREALLOCATED),
@@ -45,7 +46,16 @@ final class ModelTest {
         ImageShape.of(3, 65536, 1, 8 * MIB).with(Backing.RAW_SHORTER),
         ImageShape.of(3, 65536, 8, 8 * MIB).withSnapshots(1).with(Preparation.COMPRESSED),
         ImageShape.of(2, 65536, 16, 8 * MIB + 100).with(Backing.QCOW2),
-        ImageShape.of(3, 2 * MIB, 16, 24 * MIB + 512).withSnapshots(1));
+        ImageShape.of(3, 2 * MIB, 16, 24 * MIB + 512).withSnapshots(1),
+        subclusters,
+        subclusters.with(Preparation.PREALLOCATED),
+        subclusters.with(Preparation.COMPRESSED).withSnapshots(1),
+        subclusters.with(Backing.RAW_SHORTER).withSnapshots(2).withBatches(3, 1),
+        subclusters.with(Backing.QCOW2).withBatches(0, 0),
+        subclusters.with(Backing.RAW_LONGER).withLazyRefcounts().withL2CacheBytes(65536),
+        ImageShape.of(3, 65536, 1, 8 * MIB + 512).withExtendedL2().with(Backing.RAW_SHORTER),
+        ImageShape.of(3, 65536, 64, 8 * MIB).withExtendedL2().withSnapshots(2),
+        ImageShape.of(3, 2 * MIB, 16, 24 * MIB + 512).withExtendedL2().withSnapshots(1));
   }
 
   @ParameterizedTest

@@ -32,6 +32,7 @@ final class SnapshotCrashTest {
   static Stream<ImageShape> shapes() {
     ImageShape tiny = ImageShape.of(3, 512, 16, 64 * KIB);
     ImageShape small = ImageShape.of(3, 4096, 16, 192 * KIB);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, 256 * KIB).withExtendedL2();
     return Stream.of(
         tiny,
         tiny.withBatches(0, 0),
@@ -54,7 +55,10 @@ final class SnapshotCrashTest {
         small.withLazyRefcounts(),
         small.with(Preparation.COMPRESSED).withSnapshots(1).withBatches(3, 1),
         small.with(Backing.QCOW2).withBatches(2, 1),
-        ImageShape.of(2, 4096, 16, 192 * KIB).withBatches(4, 1));
+        ImageShape.of(2, 4096, 16, 192 * KIB).withBatches(4, 1),
+        subclusters.withBatches(1, 0),
+        subclusters.withLazyRefcounts().with(Backing.RAW_SHORTER),
+        subclusters.with(Preparation.COMPRESSED).withSnapshots(1).withBatches(3, 1));
   }
 
   @ParameterizedTest

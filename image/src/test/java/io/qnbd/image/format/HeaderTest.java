@@ -283,8 +283,6 @@ final class HeaderTest {
     assertTrue(refusal(plain(3, 12).cryptMethod(-1)).contains("method 4294967295"));
     assertTrue(
         refusal(plain(3, 12).incompatibleFeatures(FeatureBits.DATA_FILE)).contains("external"));
-    assertTrue(
-        refusal(plain(3, 14).incompatibleFeatures(FeatureBits.EXTENDED_L2)).contains("extended"));
     HeaderBuilder compressed =
         plain(3, 12).incompatibleFeatures(FeatureBits.COMPRESSION_TYPE).compressionType(1);
     assertTrue(refusal(compressed).contains("compressed with zstd"));

@@ -18,13 +18,7 @@ public final class ImageMaker {
 
   private ImageMaker() {}
 
-  /**
-   * An empty image.
-   *
-   * @param refcountTableClusters one makes images with small clusters grow their table soon
-   * @param backing the name of the backing file, or null
-   * @param backingFormat the backing file's format, or null
-   */
+  /** An empty image with standard L2 entries; see the other one. */
   public static MemoryStorage empty(
       int version,
       int clusterBytes,
@@ -34,7 +28,36 @@ public final class ImageMaker {
       @Nullable String backing,
       @Nullable String backingFormat)
       throws IOException {
-    long bytesPerL2 = (long) clusterBytes / 8 * clusterBytes;
+    return empty(
+        version,
+        false,
+        clusterBytes,
+        refcountBits,
+        virtualBytes,
+        refcountTableClusters,
+        backing,
+        backingFormat);
+  }
+
+  /**
+   * An empty image.
+   *
+   * @param extendedL2 whether clusters have subclusters; version 3 only
+   * @param refcountTableClusters one makes images with small clusters grow their table soon
+   * @param backing the name of the backing file, or null
+   * @param backingFormat the backing file's format, or null
+   */
+  public static MemoryStorage empty(
+      int version,
+      boolean extendedL2,
+      int clusterBytes,
+      int refcountBits,
+      long virtualBytes,
+      int refcountTableClusters,
+      @Nullable String backing,
+      @Nullable String backingFormat)
+      throws IOException {
+    long bytesPerL2 = (long) clusterBytes / (extendedL2 ? 16 : 8) * clusterBytes;
     int l1Entries = (int) ((virtualBytes + bytesPerL2 - 1) / bytesPerL2);
     int l1Clusters = Math.max(1, (l1Entries * 8 + clusterBytes - 1) / clusterBytes);
     ByteBuffer header = ByteBuffer.allocate(clusterBytes);
@@ -43,7 +66,7 @@ public final class ImageMaker {
     header.putInt(l1Entries).putLong((1L + refcountTableClusters) * clusterBytes);
     header.putLong(clusterBytes).putInt(refcountTableClusters).putInt(0).putLong(0);
     if (version >= 3) {
-      header.putLong(0).putLong(0).putLong(0);
+      header.putLong(extendedL2 ? RawQcow2.EXTENDED_L2 : 0).putLong(0).putLong(0);
       header.putInt(Integer.numberOfTrailingZeros(refcountBits)).putInt(HEADER_V3_BYTES);
     }
     header.position(version >= 3 ? HEADER_V3_BYTES : HEADER_V2_BYTES);
@@ -81,7 +104,7 @@ public final class ImageMaker {
         if (image.clusters(file.length()) >= clustersMax) {
           return;
         }
-        image.putLong(table + 8L * j, counted(image, 1) | RawQcow2.COPIED);
+        image.putLong(image.l2EntryAt(table, j), counted(image, 1) | RawQcow2.COPIED);
       }
     }
   }
@@ -111,7 +134,8 @@ public final class ImageMaker {
         }
         long sectors = ((at + packed.length - 1) >> 9) - (at >> 9);
         image.putLong(
-            table + 8L * j, RawQcow2.COMPRESSED | sectors << (62 - (clusterBits - 8)) | at);
+            image.l2EntryAt(table, j),
+            RawQcow2.COMPRESSED | sectors << (62 - (clusterBits - 8)) | at);
         file.write(at, ByteBuffer.wrap(packed));
         long last = ((at >> 9) + sectors) * 512 / image.clusterBytes;
         for (long cluster = at / image.clusterBytes; cluster <= last; cluster++) {

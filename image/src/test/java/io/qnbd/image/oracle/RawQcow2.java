@@ -27,6 +27,8 @@ public final class RawQcow2 {
   static final long ZERO = 1;
   private static final long RESERVED_L1 = 0x7f00_0000_0000_01ffL;
   private static final long RESERVED_L2 = 0x3f00_0000_0000_01feL;
+  static final long EXTENDED_L2 = 1 << 4;
+  private static final int SUBCLUSTERS = 32;
   private static final int MAGIC = 0x514649fb;
 
   /** An internal snapshot: its L1 table and the size of the disk when it was taken. */
@@ -46,6 +48,7 @@ public final class RawQcow2 {
   final long virtualBytes;
   final boolean dirty;
   final boolean markedCorrupt;
+  final boolean extendedL2;
   final long l1Offset;
   final int l1Entries;
   final long refcountTableOffset;
@@ -73,6 +76,7 @@ public final class RawQcow2 {
     snapshotTableOffset = header.getLong(64);
     dirty = version >= 3 && (header.getLong(72) & 1) != 0;
     markedCorrupt = version >= 3 && (header.getLong(72) & 2) != 0;
+    extendedL2 = version >= 3 && (header.getLong(72) & EXTENDED_L2) != 0;
     refcountBits = version >= 3 ? 1 << header.getInt(96) : 16;
     refcountTable = longs(refcountTableOffset, refcountTableClusters * clusterBytes / 8);
     readSnapshots(header.getInt(60));
@@ -102,11 +106,13 @@ public final class RawQcow2 {
       return -1;
     }
     long entry = longs(place[0], 1)[0];
-    boolean elsewhere = (entry & (COMPRESSED | ZERO)) != 0 || (entry & OFFSET_MASK) == 0;
-    return elsewhere ? -1 : (entry & OFFSET_MASK) + (offset & (clusterBytes - 1));
+    long bitmap = extendedL2 ? longs(place[0] + 8, 1)[0] : 0;
+    int unit = (int) (offset & (clusterBytes - 1)) / unitBytes();
+    boolean here = (entry & COMPRESSED) == 0 && kind(entry, bitmap, unit) == Kind.DATA;
+    return here ? (entry & OFFSET_MASK) + (offset & (clusterBytes - 1)) : -1;
   }
 
-  /** What the tables say of a cluster. */
+  /** What the tables say of a cluster or, where it has those, of a subcluster. */
   public enum Kind {
     DATA,
     ZEROES,
@@ -114,25 +120,39 @@ public final class RawQcow2 {
     UNALLOCATED
   }
 
-  /** What the active disk's tables say of each cluster, from the first on. */
+  /** What the active disk's tables say of each {@link #unitBytes}, from the first on. */
   public Kind[] kinds() {
-    Kind[] kinds = new Kind[(int) clusters(virtualBytes)];
+    int perCluster = clusterBytes / unitBytes();
+    Kind[] kinds = new Kind[(int) ((virtualBytes + unitBytes() - 1) / unitBytes())];
     long[] l1 = l1();
-    for (int table = 0; table * l2Entries() < kinds.length; table++) {
-      long at = l1[table] & OFFSET_MASK;
-      long[] l2 = at == 0 ? new long[l2Entries()] : longs(at, l2Entries());
-      for (int i = 0; i < l2.length && table * l2.length + i < kinds.length; i++) {
-        kinds[table * l2.length + i] = kind(l2[i]);
+    for (int unit = 0; unit < kinds.length; unit++) {
+      int cluster = unit / perCluster;
+      long table = l1[cluster / l2Entries()] & OFFSET_MASK;
+      kinds[unit] = Kind.UNALLOCATED;
+      if (table != 0) {
+        long[] words = longs(l2EntryAt(table, cluster % l2Entries()), l2EntryBytes() / 8);
+        kinds[unit] = kind(words[0], extendedL2 ? words[1] : 0, unit % perCluster);
       }
     }
     return kinds;
   }
 
-  private Kind kind(long entry) {
+  /** The unit in which the tables say where bytes are: a cluster, or a subcluster. */
+  public int unitBytes() {
+    return extendedL2 ? clusterBytes / SUBCLUSTERS : clusterBytes;
+  }
+
+  private Kind kind(long entry, long bitmap, int unit) {
     if ((entry & COMPRESSED) != 0) {
       return Kind.DATA;
     }
     boolean allocated = (entry & OFFSET_MASK) != 0;
+    if (extendedL2) {
+      if ((bitmap >>> (SUBCLUSTERS + unit) & 1) != 0) {
+        return allocated ? Kind.ALLOCATED_ZEROES : Kind.ZEROES;
+      }
+      return (bitmap >>> unit & 1) != 0 ? Kind.DATA : Kind.UNALLOCATED;
+    }
     if ((entry & ZERO) != 0 && version >= 3) {
       return allocated ? Kind.ALLOCATED_ZEROES : Kind.ZEROES;
     }
@@ -152,7 +172,7 @@ public final class RawQcow2 {
   private long[] l2Place(long offset) {
     long cluster = offset >>> clusterBits;
     long table = l1()[(int) (cluster / l2Entries())] & OFFSET_MASK;
-    return table == 0 ? new long[0] : new long[] {table + cluster % l2Entries() * 8};
+    return table == 0 ? new long[0] : new long[] {l2EntryAt(table, (int) (cluster % l2Entries()))};
   }
 
   /** The active disk's bytes; what is not in the image comes from {@code backing}, then zeroes. */
@@ -203,8 +223,36 @@ public final class RawQcow2 {
     return clusterBytes * 8 / refcountBits;
   }
 
+  int l2EntryBytes() {
+    return extendedL2 ? 16 : 8;
+  }
+
   int l2Entries() {
-    return clusterBytes / 8;
+    return clusterBytes / l2EntryBytes();
+  }
+
+  /** Where in the file an L2 table's entry is. */
+  long l2EntryAt(long table, int index) {
+    return table + (long) index * l2EntryBytes();
+  }
+
+  /** The entries of an L2 table, of extended ones the first halves. */
+  long[] l2(long table) {
+    return everySecond(table, 0);
+  }
+
+  /** The second halves of the entries of an L2 table; zeroes where there are none. */
+  long[] bitmaps(long table) {
+    return extendedL2 ? everySecond(table, 1) : new long[l2Entries()];
+  }
+
+  private long[] everySecond(long table, int word) {
+    long[] words = longs(table, clusterBytes / 8);
+    long[] result = new long[l2Entries()];
+    for (int i = 0; i < result.length; i++) {
+      result[i] = words[i * (l2EntryBytes() / 8) + word];
+    }
+    return result;
   }
 
   long clusters(long bytes) {
@@ -321,16 +369,37 @@ public final class RawQcow2 {
       if ((l1[i] & OFFSET_MASK) == 0) {
         continue;
       }
-      long[] l2 = longs(l1[i] & OFFSET_MASK, l2Entries());
+      long[] l2 = l2(l1[i] & OFFSET_MASK);
+      long[] bitmaps = bitmaps(l1[i] & OFFSET_MASK);
       for (int j = 0; j < l2.length; j++) {
         long at = ((long) i * l2.length + j) * clusterBytes;
-        if (at < bytes && (l2[j] & ~COPIED) != 0) {
-          int count = (int) Math.min(clusterBytes, bytes - at);
+        if (at >= bytes) {
+          break;
+        }
+        int count = (int) Math.min(clusterBytes, bytes - at);
+        if (extendedL2 && (l2[j] & COMPRESSED) == 0) {
+          putSubclusters(l2[j], bitmaps[j], disk, (int) at, count);
+        } else if ((l2[j] & ~COPIED) != 0) {
           System.arraycopy(cluster(l2[j]), 0, disk, (int) at, count);
         }
       }
     }
     return disk;
+  }
+
+  private void putSubclusters(long entry, long bitmap, byte[] disk, int at, int bytes) {
+    for (int unit = 0; unit * unitBytes() < bytes; unit++) {
+      int in = unit * unitBytes();
+      int count = Math.min(unitBytes(), bytes - in);
+      switch (kind(entry, bitmap, unit)) {
+        case DATA -> {
+          byte[] found = file.bytes((entry & OFFSET_MASK) + in, count);
+          System.arraycopy(found, 0, disk, at + in, count);
+        }
+        case ZEROES, ALLOCATED_ZEROES -> Arrays.fill(disk, at + in, at + in + count, (byte) 0);
+        case UNALLOCATED -> {}
+      }
+    }
   }
 
   private byte[] cluster(long entry) {
@@ -362,7 +431,20 @@ public final class RawQcow2 {
     return (entry & RESERVED_L1) != 0;
   }
 
-  static boolean reservedL2(long entry) {
-    return (entry & COMPRESSED) == 0 && (entry & RESERVED_L2) != 0;
+  boolean reservedL2(long entry) {
+    long reserved = extendedL2 ? RESERVED_L2 | ZERO : RESERVED_L2;
+    return (entry & COMPRESSED) == 0 && (entry & reserved) != 0;
+  }
+
+  /** What is wrong with the second half of an extended entry; null if nothing is. */
+  @Nullable String wrongBitmap(long entry, long bitmap) {
+    if ((entry & COMPRESSED) != 0) {
+      return bitmap == 0 ? null : "subclusters of a compressed cluster";
+    }
+    if ((bitmap >>> SUBCLUSTERS & bitmap) != 0) {
+      return "a subcluster is both allocated and zero";
+    }
+    boolean lost = (int) bitmap != 0 && (entry & OFFSET_MASK) == 0;
+    return lost ? "subclusters without a cluster" : null;
   }
 }

@@ -2,6 +2,7 @@ package io.qnbd.image.oracle;
 
 import java.util.ArrayList;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * One count of all references in an image, compared with its refcounts. The rules are those of the
@@ -64,15 +65,21 @@ final class ReferenceCount {
       }
       long table = table(l1[i] & ~RawQcow2.COPIED, name);
       count(table, image.clusterBytes, name);
-      long[] l2 = image.longs(table, image.l2Entries());
+      long[] l2 = image.l2(table);
+      long[] bitmaps = image.bitmaps(table);
       for (int j = 0; j < l2.length; j++) {
-        countL2Entry(l2[j], where + " guest cluster " + ((long) i * l2.length + j));
+        String guest = where + " guest cluster " + ((long) i * l2.length + j);
+        countL2Entry(l2[j], guest);
+        @Nullable String wrong = image.wrongBitmap(l2[j], bitmaps[j]);
+        if (wrong != null) {
+          corrupt(guest + ": " + wrong + ": " + Long.toHexString(bitmaps[j]));
+        }
       }
     }
   }
 
   private void countL2Entry(long entry, String name) {
-    if (RawQcow2.reservedL2(entry)) {
+    if (image.reservedL2(entry)) {
       corrupt(name + ": reserved bits in " + Long.toHexString(entry));
     }
     if ((entry & RawQcow2.COMPRESSED) != 0) {
@@ -122,7 +129,7 @@ final class ReferenceCount {
         continue;
       }
       checkCopied(l1[i], "L1 entry " + i);
-      long[] l2 = image.longs(l1[i] & RawQcow2.OFFSET_MASK, image.l2Entries());
+      long[] l2 = image.l2(l1[i] & RawQcow2.OFFSET_MASK);
       for (int j = 0; j < l2.length; j++) {
         boolean data = (l2[j] & RawQcow2.COMPRESSED) == 0;
         if (data && (l2[j] & RawQcow2.OFFSET_MASK) != 0) {

@@ -58,14 +58,14 @@ public final class SnapshotMaker {
       }
       addReference(image, table, image.clusterBytes);
       image.putLong(image.l1Offset + 8L * i, table);
-      long[] l2 = image.longs(table, image.l2Entries());
+      long[] l2 = image.l2(table);
       for (int j = 0; j < l2.length; j++) {
         if ((l2[j] & RawQcow2.COMPRESSED) != 0) {
           long[] range = image.compressedRange(l2[j]);
           addReference(image, range[0], range[1] - range[0]);
         } else if ((l2[j] & RawQcow2.OFFSET_MASK) != 0) {
           addReference(image, l2[j] & RawQcow2.OFFSET_MASK, image.clusterBytes);
-          image.putLong(table + 8L * j, l2[j] & ~RawQcow2.COPIED);
+          image.putLong(image.l2EntryAt(table, j), l2[j] & ~RawQcow2.COPIED);
         }
       }
     }
