@@ -15,6 +15,8 @@ import org.jspecify.annotations.Nullable;
  * @param backingFile the name to store, relative to the image's own directory unless absolute, or
  *     null
  * @param backingFormat the backing file's format; required with a backing file
+ * @param extendedL2 whether clusters have 32 subclusters, that are allocated one by one (qcow2,
+ *     version 3, clusters of 16 KiB at least)
  * @param preallocateMetadata whether L2 tables and refcounts are written for the whole disk now
  */
 public record CreateOptions(
@@ -24,6 +26,7 @@ public record CreateOptions(
     int version,
     int refcountBits,
     boolean lazyRefcounts,
+    boolean extendedL2,
     @Nullable Path backingFile,
     @Nullable ImageFormat backingFormat,
     boolean preallocateMetadata) {
@@ -31,11 +34,12 @@ public record CreateOptions(
   /** A version 3 qcow2 image with 64 KiB clusters and 16-bit refcounts, like qemu-img's. */
   public static CreateOptions qcow2(long virtualBytes) {
     return new CreateOptions(
-        ImageFormat.QCOW2, virtualBytes, 65536, 3, 16, false, null, null, false);
+        ImageFormat.QCOW2, virtualBytes, 65536, 3, 16, false, false, null, null, false);
   }
 
   public static CreateOptions raw(long virtualBytes) {
-    return new CreateOptions(ImageFormat.RAW, virtualBytes, 65536, 3, 16, false, null, null, false);
+    return new CreateOptions(
+        ImageFormat.RAW, virtualBytes, 65536, 3, 16, false, false, null, null, false);
   }
 
   /** The same with another size. */
@@ -47,6 +51,7 @@ public record CreateOptions(
         version,
         refcountBits,
         lazyRefcounts,
+        extendedL2,
         backingFile,
         backingFormat,
         preallocateMetadata);

@@ -66,9 +66,9 @@ final class CreateCommand implements Callable<Integer> {
       names = {"-o", "--options"},
       paramLabel = "NAME=VALUE[,...]",
       description = {
-        "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits, "
-            + "lazy_refcounts, preallocation, backing_file, backing_fmt. Each also has an option "
-            + "of its own, below. May be repeated."
+        "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits,"
+            + " lazy_refcounts, extended_l2, preallocation, backing_file, backing_fmt. Each also"
+            + " has an option of its own, below. May be repeated."
       })
   private List<String> properties = new ArrayList<>();
 
@@ -114,6 +114,16 @@ final class CreateCommand implements Callable<Integer> {
   private @Nullable String lazyRefcounts;
 
   @Option(
+      names = "--extended-l2",
+      paramLabel = "on|off",
+      description = {
+        "Whether clusters have 32 subclusters, each allocated by itself: a small first write to an "
+            + "overlay then copies a 32nd of a cluster at most. Clusters of 16k at least. Default: "
+            + "off."
+      })
+  private @Nullable String extendedL2;
+
+  @Option(
       names = "--preallocation",
       paramLabel = "off|metadata",
       description = "Whether the tables for the whole disk are written now. Default: off.")
@@ -147,6 +157,7 @@ final class CreateCommand implements Callable<Integer> {
     settings.add("compat", compat);
     settings.add("refcount_bits", refcountBits);
     settings.add("lazy_refcounts", lazyRefcounts);
+    settings.add("extended_l2", extendedL2);
     settings.add("preallocation", preallocation);
     return settings;
   }

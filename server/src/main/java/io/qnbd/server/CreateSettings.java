@@ -20,6 +20,7 @@ final class CreateSettings {
   private static final String COMPAT = "compat";
   private static final String REFCOUNT_BITS = "refcount_bits";
   private static final String LAZY_REFCOUNTS = "lazy_refcounts";
+  private static final String EXTENDED_L2 = "extended_l2";
   private static final String PREALLOCATION = "preallocation";
   private static final String BACKING_FILE = "backing_file";
   private static final String BACKING_FORMAT = "backing_fmt";
@@ -30,6 +31,7 @@ final class CreateSettings {
           COMPAT,
           REFCOUNT_BITS,
           LAZY_REFCOUNTS,
+          EXTENDED_L2,
           PREALLOCATION,
           BACKING_FILE,
           BACKING_FORMAT);
@@ -94,7 +96,8 @@ final class CreateSettings {
         clusterBytes(),
         version(),
         refcountBits(),
-        lazyRefcounts(),
+        onOff(LAZY_REFCOUNTS),
+        onOff(EXTENDED_L2),
         backing,
         backingFormat,
         preallocateMetadata);
@@ -133,8 +136,8 @@ final class CreateSettings {
     return bits;
   }
 
-  private boolean lazyRefcounts() {
-    return value(LAZY_REFCOUNTS, () -> Choice.onOff(given.getOrDefault(LAZY_REFCOUNTS, "off")));
+  private boolean onOff(String name) {
+    return value(name, () -> Choice.onOff(given.getOrDefault(name, "off")));
   }
 
   private boolean preallocateMetadata() {

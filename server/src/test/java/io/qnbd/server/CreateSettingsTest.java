@@ -37,12 +37,13 @@ final class CreateSettingsTest {
             3,
             64,
             true,
+            true,
             Path.of("base.raw"),
             ImageFormat.RAW,
             true),
         qcow2(
-            "cluster_size=2M,compat=1.1,refcount_bits=64,lazy_refcounts=on,preallocation=metadata,"
-                + "backing_file=base.raw,backing_fmt=raw",
+            "cluster_size=2M,compat=1.1,refcount_bits=64,lazy_refcounts=on,extended_l2=on,"
+                + "preallocation=metadata,backing_file=base.raw,backing_fmt=raw",
             1L << 20));
     assertEquals(2, qcow2("compat=0.10", 1L).version());
     assertEquals(512, qcow2("cluster_size=512", 1L).clusterBytes());
@@ -68,6 +69,7 @@ final class CreateSettingsTest {
         "refcount_bits=128",
         "refcount_bits=-1",
         "lazy_refcounts=maybe",
+        "extended_l2=yes",
         "preallocation=full",
         "backing_file=base.qcow2",
         "backing_file=base.qcow2,backing_fmt=vmdk",

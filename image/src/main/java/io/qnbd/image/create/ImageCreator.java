@@ -10,6 +10,7 @@ import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.RefcountEntries;
+import io.qnbd.image.format.Subclusters;
 import io.qnbd.image.io.Storage;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -34,6 +35,8 @@ public final class ImageCreator {
 
   private static final int CLUSTER_BYTES_MIN = 1 << HeaderRules.CLUSTER_BITS_MIN;
   private static final int CLUSTER_BYTES_MAX = 1 << HeaderRules.CLUSTER_BITS_MAX;
+  private static final int EXTENDED_L2_CLUSTER_BYTES_MIN =
+      1 << HeaderRules.EXTENDED_L2_CLUSTER_BITS_MIN;
   private static final int REFCOUNT_BITS_MAX = 1 << HeaderRules.REFCOUNT_ORDER_MAX;
 
   private ImageCreator() {}
@@ -68,7 +71,7 @@ public final class ImageCreator {
     requireQcow2(file, options);
     int clusterBits = Integer.numberOfTrailingZeros(options.clusterBytes());
     int refcountOrder = Integer.numberOfTrailingZeros(options.refcountBits());
-    Geometry geometry = new Geometry(clusterBits, refcountOrder);
+    Geometry geometry = new Geometry(clusterBits, refcountOrder, options.extendedL2());
     long bytesMax = geometry.l2CoverageBytes() * HeaderRules.L1_ENTRIES_MAX;
     require(
         virtualBytes <= bytesMax,
@@ -114,6 +117,15 @@ public final class ImageCreator {
         options.version() != 2 || !options.lazyRefcounts(),
         file,
         "version 2 images have no lazy refcounts");
+    require(
+        options.version() != 2 || !options.extendedL2(),
+        file,
+        "version 2 images have no extended L2 entries");
+    require(
+        !options.extendedL2() || options.clusterBytes() >= EXTENDED_L2_CLUSTER_BYTES_MIN,
+        file,
+        "the cluster size is %d, expected at least %d with extended L2 entries"
+            .formatted(options.clusterBytes(), EXTENDED_L2_CLUSTER_BYTES_MIN));
     Path backing = options.backingFile();
     if (backing == null) {
       require(options.backingFormat() == null, file, "a backing format without a backing file");
@@ -157,6 +169,7 @@ public final class ImageCreator {
             .refcountOrder(geometry.refcountOrder())
             .refcountTable(layout.refcountTableOffset(), layout.refcountTableClusters())
             .l1(layout.l1Entries() == 0 ? 0 : layout.l1Offset(), layout.l1Entries())
+            .incompatibleFeatures(options.extendedL2() ? FeatureBits.EXTENDED_L2 : 0)
             .compatibleFeatures(options.lazyRefcounts() ? FeatureBits.LAZY_REFCOUNTS : 0)
             .extensions(extensions)
             .backingFile(text(options.backingFile()))
@@ -219,6 +232,9 @@ public final class ImageCreator {
     TableWriter l2 = new TableWriter(file, layout.l2Offset(0));
     for (long guestCluster = 0; guestCluster < layout.guestClusters(); guestCluster++) {
       l2.put(L2Entry.data(geometry.offsetOf(layout.firstDataCluster() + guestCluster)));
+      if (geometry.extendedL2()) {
+        l2.put(Subclusters.of(Subclusters.ALL, 0));
+      }
     }
     l2.flush();
   }

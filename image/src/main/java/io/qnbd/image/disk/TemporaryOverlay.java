@@ -84,6 +84,7 @@ final class TemporaryOverlay {
         USUAL.version(),
         USUAL.refcountBits(),
         true,
+        false,
         null,
         null,
         false);

@@ -181,7 +181,8 @@ final class CheckerTest {
   void overflowingRefcountsAreCorruptions() throws IOException {
     MemoryStorage file = new MemoryStorage();
     ImageCreator.create(
-        file, new CreateOptions(ImageFormat.QCOW2, 8192L, 512, 3, 1, false, null, null, true));
+        file,
+        new CreateOptions(ImageFormat.QCOW2, 8192L, 512, 3, 1, false, false, null, null, true));
     Sample sample = Sample.of(file.bytes(0, (int) file.length()));
     sample.set(sample.l2At() + 8, sample.bytes().getLong(sample.l2At()));
     CheckReport report = sample.check();
@@ -213,7 +214,8 @@ final class CheckerTest {
   void refusesToTakeMoreMemoryThanAllowed() throws IOException {
     MemoryStorage file = new MemoryStorage();
     ImageCreator.create(
-        file, new CreateOptions(ImageFormat.QCOW2, 1L << 20, 512, 3, 16, false, null, null, true));
+        file,
+        new CreateOptions(ImageFormat.QCOW2, 1L << 20, 512, 3, 16, false, false, null, null, true));
     IOException e = assertThrows(IOException.class, () -> Checker.check(file, 4));
     assertTrue(String.valueOf(e.getMessage()).contains("memory"));
     assertTrue(Checker.check(file, 16).clean());

@@ -36,6 +36,7 @@ final class ImageCreatorTest {
         version,
         refcountBits,
         version == 3,
+        false,
         null,
         null,
         preallocate);
@@ -48,6 +49,7 @@ final class ImageCreatorTest {
         clusterBytes,
         version,
         16,
+        false,
         false,
         Path.of(backing),
         ImageFormat.RAW,
@@ -152,6 +154,7 @@ final class ImageCreatorTest {
         65536,
         3,
         16,
+        false,
         false,
         backing == null ? null : Path.of(backing),
         backingFormat,

@@ -163,7 +163,8 @@ final class TemporaryOverlayTest {
     long bytes = 5L << 50;
     CreateOptions usual = CreateOptions.qcow2(bytes);
     DiskImages.create(
-        base, new CreateOptions(usual.format(), bytes, 2 * MIB, 3, 16, false, null, null, false));
+        base,
+        new CreateOptions(usual.format(), bytes, 2 * MIB, 3, 16, false, false, null, null, false));
     try (DiskImage image = openTemporary(base, OpenOptions.DEFAULT, directory)) {
       assertEquals(bytes, image.virtualBytes());
       assertTrue(image.preferredBytes() > 65536);
