@@ -31,7 +31,8 @@ final class MetadataIT {
     COMPRESSED,
     OVER_QCOW2,
     OVER_SHORTER_RAW,
-    CHAIN_OF_THREE
+    CHAIN_OF_THREE,
+    SUBCLUSTERS
   }
 
   @ParameterizedTest
@@ -148,6 +149,15 @@ final class MetadataIT {
         Path middle = scribbled(overlay(images, "middle.qcow2", base, "qcow2", size), random);
         yield scribbled(overlay(images, "disk.qcow2", middle, "qcow2", size), random);
       }
+      case SUBCLUSTERS -> {
+        String[] options = {"extended_l2=on", "backing_file=", "backing_fmt=qcow2"};
+        Path base = images.qcow2("base.qcow2", size, options[0]);
+        scribble(base, random, 40, 2);
+        options[1] += base;
+        Path image = images.qcow2("disk.qcow2", size, options);
+        scribble(image, random, 40, 2);
+        yield image;
+      }
     };
   }
 
@@ -160,13 +170,17 @@ final class MetadataIT {
     return image;
   }
 
-  /** Writes, zeroes and discards whole 64 KiB blocks. */
   private static void scribble(Path image, Random random, int steps) {
+    scribble(image, random, steps, 64);
+  }
+
+  /** Writes, zeroes and discards up to 7 blocks of a size in the first 128 of the disk. */
+  private static void scribble(Path image, Random random, int steps, int blockKib) {
     List<String> command = new ArrayList<>(List.of("qemu-io", "-d", "unmap"));
     for (int i = 0; i < steps; i++) {
       int blocks = random.nextInt(1, 8);
-      int at = random.nextInt(DISK_KIB / 64 - blocks);
-      String range = at * 64 + "k " + blocks * 64 + "k";
+      int at = random.nextInt(128 - blocks);
+      String range = at * blockKib + "k " + blocks * blockKib + "k";
       command.add("-c");
       command.add(
           switch (random.nextInt(4)) {

@@ -53,7 +53,8 @@ final class RandomTrafficIT {
         "2 MiB clusters; cluster_size=2M",
         "1-bit refcounts; refcount_bits=1",
         "64-bit refcounts; refcount_bits=64",
-        "preallocated metadata; preallocation=metadata"
+        "preallocated metadata; preallocation=metadata",
+        "subclusters of 512 bytes; extended_l2=on,cluster_size=16k"
       })
   void plainImage(String name, String option) throws IOException {
     boolean onDisk = option.equals("compat=1.1");
@@ -107,8 +108,9 @@ final class RandomTrafficIT {
   }
 
   @ParameterizedTest
-  @CsvSource({"20, 30", "60, 52"})
-  void imageOverABackingChain(int baseMegabytes, int middleMegabytes) throws IOException {
+  @CsvSource({"20, 30, off", "60, 52, off", "40, 60, on"})
+  void imageOverABackingChain(int baseMegabytes, int middleMegabytes, String extendedL2)
+      throws IOException {
     try (Images images = Images.inMemory()) {
       Path base = images.path("base.raw");
       byte[] bytes = new byte[baseMegabytes << 20];
@@ -119,7 +121,11 @@ final class RandomTrafficIT {
       Files.write(base, bytes);
       Path middle =
           images.qcow2(
-              "middle.qcow2", middleMegabytes + "M", "backing_file=base.raw", "backing_fmt=raw");
+              "middle.qcow2",
+              middleMegabytes + "M",
+              "backing_file=base.raw",
+              "backing_fmt=raw",
+              "extended_l2=" + extendedL2);
       Shell.check(
           "qemu-io",
           "-f",
@@ -134,7 +140,8 @@ final class RandomTrafficIT {
               "disk.qcow2",
               Integer.toString(DISK_BYTES),
               "backing_file=middle.qcow2",
-              "backing_fmt=qcow2");
+              "backing_fmt=qcow2",
+              "extended_l2=" + extendedL2);
       drive("backing chain of " + baseMegabytes + " MiB", images, image);
       assertArrayEquals(bytes, Files.readAllBytes(base));
     }

@@ -75,7 +75,8 @@ final class SnapshotsIT {
         "cluster_size=2M",
         "refcount_bits=64",
         "lazy_refcounts=on",
-        "preallocation=metadata"
+        "preallocation=metadata",
+        "extended_l2=on"
       })
   void oursAndQemusMix(String option) throws IOException {
     try (Images images = Images.inMemory()) {

@@ -37,6 +37,7 @@ public final class NbdClient implements AutoCloseable {
   private static final int CMD_DISC = 2;
   private static final int CMD_FLUSH = 3;
   private static final int CMD_TRIM = 4;
+  private static final int CMD_CACHE = 5;
   private static final int CMD_WRITE_ZEROES = 6;
 
   private final SocketChannel channel;
@@ -116,6 +117,11 @@ public final class NbdClient implements AutoCloseable {
 
   public CompletableFuture<Void> trim(long offset, int bytes, int flags) {
     return withoutPayload(CMD_TRIM, flags, offset, bytes);
+  }
+
+  /** Asks the server to have the range at hand. */
+  public CompletableFuture<Void> cache(long offset, int bytes) {
+    return withoutPayload(CMD_CACHE, 0, offset, bytes);
   }
 
   public CompletableFuture<Void> writeZeroes(long offset, int bytes, int flags) {
