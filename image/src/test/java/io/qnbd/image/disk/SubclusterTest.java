@@ -247,7 +247,7 @@ final class SubclusterTest {
   void aCutInAWriteOverOldAndNewSubclustersLeavesEachSectorOldOrNew() {
     Seeds.run(
         "SubclusterTest cut",
-        40,
+        25,
         seed -> {
           SeededRandom random = new SeededRandom(seed);
           boolean backed = random.chance(50);
