@@ -68,6 +68,26 @@ public interface DiskImage extends AutoCloseable {
    */
   void extents(long offset, long bytes, ExtentSink sink) throws IOException;
 
+  /**
+   * Tells where {@code [offset, offset + bytes)} is, as {@link #extents} does, but with the place
+   * in the file of the image that answers, where the format knows it.
+   */
+  default void map(long offset, long bytes, MapSink sink) throws IOException {
+    extents(
+        offset,
+        bytes,
+        (count, state) ->
+            sink.extent(
+                count,
+                new MapExtent(
+                    Math.max(0, state.depth() - 1),
+                    state.depth() > 0,
+                    state.zero(),
+                    !state.zero(),
+                    false,
+                    MapExtent.NOWHERE)));
+  }
+
   /** Writes what remains in {@code source} at {@code offset}. */
   void write(long offset, ByteBuffer source) throws IOException;
 

@@ -2,10 +2,12 @@ package io.qnbd.image;
 
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Inspector;
+import io.qnbd.image.check.LayoutWalk;
 import io.qnbd.image.disk.ImageFiles;
 import io.qnbd.image.io.FileStorage;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.List;
 
 /**
  * Opens, makes, describes and checks images.
@@ -72,6 +74,26 @@ public final class DiskImages {
   public static ImageReport inspect(Path path, OpenOptions options) throws IOException {
     try (FileStorage file = ImageFiles.openForReading(path, options)) {
       return Inspector.inspect(path, file, options.format(), file.diskBytes());
+    }
+  }
+
+  /**
+   * Describes the image at {@code path} and those of its backing chain, the topmost first. Backing
+   * files are opened, for a look at their headers, as the options' policy permits.
+   */
+  public static List<ImageReport> inspectChain(Path path, OpenOptions options) throws IOException {
+    return ImageFiles.inspectChain(path, options);
+  }
+
+  /**
+   * Tells what each cluster of a qcow2 image's file is used for, reading only. Damage does not stop
+   * it: what {@link #check} would complain of is told as far as it can be read.
+   */
+  public static void layout(
+      Path path, OpenOptions options, ProgressListener progress, LayoutSink sink)
+      throws IOException {
+    try (FileStorage file = ImageFiles.openForReading(path, options)) {
+      LayoutWalk.tell(file, progress, sink);
     }
   }
 

@@ -86,18 +86,29 @@ final class InfoAnswer {
   }
 
   static String json(ImageReport report) {
-    return Json.object(json -> {
-      json.writeStringProperty("filename", report.path().toString());
-      json.writeStringProperty("format", report.format().toString());
-      json.writeNumberProperty("virtual-size", report.virtualBytes());
-      json.writeNumberProperty("actual-size", report.diskBytes());
-      json.writeNumberProperty("file-length", report.fileBytes());
-      Qcow2Details qcow2 = report.qcow2();
-      json.writeBooleanProperty("dirty-flag", qcow2 != null && qcow2.dirty());
-      if (qcow2 != null) {
-        writeDetails(json, report.path(), qcow2);
-      }
-    });
+    return Json.object(json -> write(json, report));
+  }
+
+  /** The images of a backing chain, the topmost first. */
+  static String json(List<ImageReport> chain) {
+    return Json.array(chain, InfoAnswer::write);
+  }
+
+  static String text(List<ImageReport> chain) {
+    return chain.stream().map(InfoAnswer::text).collect(Collectors.joining("%n%n".formatted()));
+  }
+
+  private static void write(JsonGenerator json, ImageReport report) {
+    json.writeStringProperty("filename", report.path().toString());
+    json.writeStringProperty("format", report.format().toString());
+    json.writeNumberProperty("virtual-size", report.virtualBytes());
+    json.writeNumberProperty("actual-size", report.diskBytes());
+    json.writeNumberProperty("file-length", report.fileBytes());
+    Qcow2Details qcow2 = report.qcow2();
+    json.writeBooleanProperty("dirty-flag", qcow2 != null && qcow2.dirty());
+    if (qcow2 != null) {
+      writeDetails(json, report.path(), qcow2);
+    }
   }
 
   private static void writeDetails(JsonGenerator json, Path path, Qcow2Details qcow2) {

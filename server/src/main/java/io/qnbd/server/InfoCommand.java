@@ -1,11 +1,13 @@
 package io.qnbd.server;
 
+import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
@@ -19,7 +21,7 @@ import picocli.CommandLine.Parameters;
     synopsisHeading = "%nUsage: ",
     description = {
       "Says what an image is: its format, sizes, features, backing file and snapshots. Reads the "
-          + "named file only and never opens a file that the image names."
+          + "named file only and, without --backing-chain, never opens a file that the image names."
     },
     descriptionHeading = "%n",
     parameterListHeading = "%nArguments:%n",
@@ -33,7 +35,8 @@ import picocli.CommandLine.Parameters;
     footerHeading = "%nExamples:%n",
     footer = {
       "  qnbd info disk.qcow2",
-      "  qnbd info -U --json disk.qcow2    also while a server has it open"
+      "  qnbd info --backing-chain top.qcow2   and what lies below",
+      "  qnbd info -U --json disk.qcow2        also while a server has it open"
     })
 final class InfoCommand implements Callable<Integer> {
   private final Terminal terminal;
@@ -60,17 +63,38 @@ final class InfoCommand implements Callable<Integer> {
       })
   private boolean forceShare;
 
+  @Option(
+      names = "--backing-chain",
+      description = "Describe also the backing file, its backing file, and so on.")
+  private boolean backingChain;
+
+  @Option(
+      names = "--backing-policy",
+      paramLabel = "POLICY",
+      description = {
+        "Which backing files --backing-chain opens: none, same-directory (the default) or any."
+      })
+  private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
+
   InfoCommand(Terminal terminal) {
     this.terminal = terminal;
   }
 
   @Override
   public Integer call() throws IOException {
-    ImageReport report =
-        DiskImages.inspect(
-            path,
-            OpenOptions.DEFAULT.withFormat(format).withReadOnly(true).withForceShare(forceShare));
-    terminal.out().println(json ? InfoAnswer.json(report) : InfoAnswer.text(report));
+    OpenOptions options =
+        OpenOptions.DEFAULT
+            .withFormat(format)
+            .withReadOnly(true)
+            .withBackingPolicy(backingPolicy)
+            .withForceShare(forceShare);
+    if (backingChain) {
+      List<ImageReport> chain = DiskImages.inspectChain(path, options);
+      terminal.out().println(json ? InfoAnswer.json(chain) : InfoAnswer.text(chain));
+    } else {
+      ImageReport report = DiskImages.inspect(path, options);
+      terminal.out().println(json ? InfoAnswer.json(report) : InfoAnswer.text(report));
+    }
     return ExitCode.OK;
   }
 }

@@ -1,6 +1,8 @@
 package io.qnbd.server;
 
 import java.io.StringWriter;
+import java.util.List;
+import java.util.function.BiConsumer;
 import tools.jackson.core.JsonGenerator;
 import tools.jackson.core.ObjectWriteContext;
 import tools.jackson.core.PrettyPrinter;
@@ -8,7 +10,7 @@ import tools.jackson.core.json.JsonFactory;
 import tools.jackson.core.util.DefaultPrettyPrinter;
 import tools.jackson.core.util.Separators;
 
-/** JSON for people and programs: indented, one object for each answer. */
+/** JSON for people and programs: indented, one object or array for each answer. */
 final class Json {
   private Json() {}
 
@@ -18,11 +20,30 @@ final class Json {
   }
 
   static String object(Members members) {
-    StringWriter text = new StringWriter();
-    try (JsonGenerator json = new JsonFactory().createGenerator(new Indented(), text)) {
+    return text(json -> {
       json.writeStartObject();
       members.write(json);
       json.writeEndObject();
+    });
+  }
+
+  /** An array with one object for each element. */
+  static <T> String array(List<T> elements, BiConsumer<JsonGenerator, T> members) {
+    return text(json -> {
+      json.writeStartArray();
+      for (T element : elements) {
+        json.writeStartObject();
+        members.accept(json, element);
+        json.writeEndObject();
+      }
+      json.writeEndArray();
+    });
+  }
+
+  private static String text(Members value) {
+    StringWriter text = new StringWriter();
+    try (JsonGenerator json = new JsonFactory().createGenerator(new Indented(), text)) {
+      value.write(json);
     }
     return text.toString();
   }

@@ -78,6 +78,7 @@ public final class Qnbd implements Callable<Integer> {
         .addSubcommand(new CreateCommand(terminal))
         .addSubcommand(new InfoCommand(terminal))
         .addSubcommand(new CheckCommand(terminal))
+        .addSubcommand(new MapCommand(terminal))
         .addSubcommand(new SnapshotCommand(terminal))
         .addSubcommand(new CtlCommand(terminal));
     commandLine

@@ -26,6 +26,7 @@ final class CommandLineTest {
           "create",
           "info",
           "check",
+          "map",
           "snapshot",
           "snapshot list",
           "snapshot create",

@@ -79,6 +79,16 @@ final class ClusterCounts {
     return page == null ? 0 : page.counts[indexInPage(cluster)];
   }
 
+  /** What a cluster that is referenced is for, as its first reference says. */
+  ClusterUse useOf(long cluster) {
+    Page page = page(cluster);
+    int number = page == null ? 0 : page.uses[indexInPage(cluster)] & USE_MASK;
+    if (number == 0) {
+      throw new AssertionError("cluster " + cluster + " is not referenced");
+    }
+    return USES[number - 1];
+  }
+
   /** Forgets what was counted of a cluster: nothing refers to it any more. */
   void remove(long cluster) {
     Page page = page(cluster);

@@ -48,6 +48,11 @@ final class RefcountCheck {
     return highestCluster;
   }
 
+  /** Offsets of the refcount blocks, 0 where there is none that can be read; after the count. */
+  long[] blocks() {
+    return blocks.clone();
+  }
+
   void countTables() throws IOException {
     references.addAligned(
         "header",

@@ -5,9 +5,11 @@ import io.qnbd.image.CacheMode;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
+import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.create.ImageCreator;
 import io.qnbd.image.format.Header;
@@ -21,9 +23,12 @@ import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Set;
 import java.util.regex.Pattern;
+import org.jspecify.annotations.Nullable;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -99,14 +104,7 @@ public final class ImageFiles {
     try {
       lock(file, options);
       ImageFormat format = formatOf(file, options);
-      if (!chain.add(file.identity())) {
-        throw new UnsupportedImageException(
-            path + ": its chain of backing files leads back to itself");
-      }
-      if (chain.size() > CHAIN_FILES_MAX) {
-        throw new UnsupportedImageException(
-            path + ": the chain of backing files is longer than " + CHAIN_FILES_MAX);
-      }
+      addToChain(path, file);
       DiskImage image =
           switch (format) {
             case RAW -> openRaw(file, options);
@@ -204,6 +202,12 @@ public final class ImageFiles {
 
   private DiskImage openBacking(Path overlay, String name, ImageFormat format, OpenOptions options)
       throws IOException {
+    Path backing = backingPath(overlay, name);
+    return openFile(backing, options.withSnapshot(null).withReadOnly(true).withFormat(format));
+  }
+
+  /** Where a backing file is that an image names, if the policy allows to open it. */
+  private Path backingPath(Path overlay, String name) throws IOException {
     if (policy == BackingPolicy.NONE) {
       throw new UnsupportedImageException(
           overlay + ": names the backing file " + name + ", and --backing-policy none forbids any");
@@ -233,9 +237,45 @@ public final class ImageFiles {
                 + " is outside the image's directory; allow it with --backing-policy any if you"
                 + " trust the image");
       }
-      return openFile(backing, options.withSnapshot(null).withReadOnly(true).withFormat(format));
+      return backing;
     } catch (NoSuchFileException e) {
       throw new IOException(overlay + ": its backing file " + backing + " does not exist", e);
+    }
+  }
+
+  /** Describes an image and those below it; see {@link io.qnbd.image.DiskImages#inspectChain}. */
+  public static List<ImageReport> inspectChain(Path path, OpenOptions options) throws IOException {
+    return new ImageFiles(options.backingPolicy(), ProgressListener.NONE)
+        .describeChain(path, options);
+  }
+
+  private List<ImageReport> describeChain(Path top, OpenOptions options) throws IOException {
+    List<ImageReport> reports = new ArrayList<>();
+    Path path = top;
+    @Nullable ImageFormat format = options.format();
+    while (true) {
+      try (FileStorage file = openForReading(path, options)) {
+        addToChain(path, file);
+        ImageReport report = Inspector.inspect(path, file, format, file.diskBytes());
+        reports.add(report);
+        ImageReport.Qcow2Details qcow2 = report.qcow2();
+        if (qcow2 == null || qcow2.backingFile() == null) {
+          return reports;
+        }
+        format = Qcow2Opener.backingFormat(file, qcow2.backingFile(), qcow2.backingFormat());
+        path = backingPath(path, qcow2.backingFile());
+      }
+    }
+  }
+
+  private void addToChain(Path path, FileStorage file) throws IOException {
+    if (!chain.add(file.identity())) {
+      throw new UnsupportedImageException(
+          path + ": its chain of backing files leads back to itself");
+    }
+    if (chain.size() > CHAIN_FILES_MAX) {
+      throw new UnsupportedImageException(
+          path + ": the chain of backing files is longer than " + CHAIN_FILES_MAX);
     }
   }
 

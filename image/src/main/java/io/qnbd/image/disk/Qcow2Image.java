@@ -6,6 +6,7 @@ import io.qnbd.image.DiskImage;
 import io.qnbd.image.ExtentSink;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.ImageStats;
+import io.qnbd.image.MapSink;
 import io.qnbd.image.NoSpaceException;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
@@ -198,6 +199,12 @@ public final class Qcow2Image implements DiskImage {
   public void extents(long offset, long bytes, ExtentSink sink) throws IOException {
     Objects.checkFromIndexSize(offset, bytes, virtualBytes());
     extents.walk(offset, bytes, sink);
+  }
+
+  @Override
+  public void map(long offset, long bytes, MapSink sink) throws IOException {
+    Objects.checkFromIndexSize(offset, bytes, virtualBytes());
+    new MapWalk(layers).walk(offset, bytes, sink);
   }
 
   @Override

@@ -97,7 +97,12 @@ final class Qcow2Opener {
     if (name == null) {
       return null;
     }
-    String format = header.backingFormat();
+    return backings.open(name, backingFormat(file, name, header.backingFormat()));
+  }
+
+  /** What a header says of its backing file's format, which is never guessed. */
+  static ImageFormat backingFormat(Storage file, String name, @Nullable String format)
+      throws UnsupportedImageException {
     if (format == null) {
       throw new UnsupportedImageException(
           file.name()
@@ -107,8 +112,8 @@ final class Qcow2Opener {
               + " `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`");
     }
     return switch (format) {
-      case "qcow2" -> backings.open(name, ImageFormat.QCOW2);
-      case "raw" -> backings.open(name, ImageFormat.RAW);
+      case "qcow2" -> ImageFormat.QCOW2;
+      case "raw" -> ImageFormat.RAW;
       default ->
           throw new UnsupportedImageException(
               file.name()

@@ -4,6 +4,8 @@ import io.qnbd.image.DiskImage;
 import io.qnbd.image.ExtentSink;
 import io.qnbd.image.ExtentState;
 import io.qnbd.image.ImageStats;
+import io.qnbd.image.MapExtent;
+import io.qnbd.image.MapSink;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
@@ -20,6 +22,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
@@ -157,6 +160,18 @@ public final class RawImage implements DiskImage {
       }
       at = next;
     }
+  }
+
+  @Override
+  public void map(long offset, long bytes, MapSink sink) throws IOException {
+    AtomicLong at = new AtomicLong(offset);
+    extents(
+        offset,
+        bytes,
+        (count, state) ->
+            sink.extent(
+                count,
+                new MapExtent(0, true, state.zero(), !state.zero(), false, at.getAndAdd(count))));
   }
 
   @Override
