@@ -91,6 +91,20 @@ public interface DiskImage extends AutoCloseable {
   /** Writes what remains in {@code source} at {@code offset}. */
   void write(long offset, ByteBuffer source) throws IOException;
 
+  /**
+   * Writes one cluster in the format's compressed form, or as zeroes if that is what it holds, or
+   * plain if it does not shrink. Meant for a disk that is being filled: a guest that writes to the
+   * cluster later makes it a plain one. The work is done on the calling thread, so several threads
+   * compress at a time.
+   *
+   * @param offset a multiple of {@link #preferredBytes}
+   * @param cluster that many bytes, or as many as the disk still has there
+   * @throws UnsupportedImageException when the format has no compressed clusters
+   */
+  default void writeCompressed(long offset, ByteBuffer cluster) throws IOException {
+    throw new UnsupportedImageException("this format has no compressed clusters");
+  }
+
   /** Makes {@code [offset, offset + bytes)} read as zeroes. */
   void writeZeroes(long offset, long bytes, ZeroMode mode) throws IOException;
 

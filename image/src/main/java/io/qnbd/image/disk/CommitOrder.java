@@ -13,7 +13,8 @@ import org.slf4j.LoggerFactory;
  *
  * <pre>
  *   (before)  data, copied tables, refcount increments, length of the file: in the page cache
- *   1. take   a copy of the dirty L2 and L1 entries, and the batch of released clusters
+ *   1. take   a copy of the dirty L2 and L1 entries, and the batch of released clusters; counts
+ *             that compressed clusters have raised in memory are written before
  *   2. sync   unless everything that the entries will refer to reads, torn or not, as it did before
  *   3. write  the entries
  *   4. sync   acknowledged from here on
@@ -57,6 +58,7 @@ final class CommitOrder {
     boolean barrier;
     layers.metadata().lock();
     try {
+      layers.allocator().writeRaised();
       tables = layers.map().takeDirty();
       batch = layers.allocator().takeReleased();
       barrier = layers.barrier().take();

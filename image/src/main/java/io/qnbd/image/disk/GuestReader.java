@@ -2,7 +2,6 @@ package io.qnbd.image.disk;
 
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
-import io.qnbd.image.codec.Deflate;
 import io.qnbd.image.mapping.Mapping;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -76,7 +75,7 @@ final class GuestReader {
     layers.file().read(compressed.hostOffset(), stream);
     ByteBuffer cluster = scratch.slice(0, clusterBytes);
     try {
-      Deflate.inflate(stream.flip(), cluster);
+      layers.codec().decompress(stream.flip(), cluster);
     } catch (DataFormatException e) {
       throw new CorruptImageException(
           String.format(

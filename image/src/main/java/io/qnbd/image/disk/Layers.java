@@ -1,6 +1,7 @@
 package io.qnbd.image.disk;
 
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.codec.ClusterCodec;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.mapping.ClusterMap;
@@ -21,6 +22,7 @@ import org.jspecify.annotations.Nullable;
  *     under it
  * @param backing the disk below, or null
  * @param zeroFlagKnown whether the format can say "reads as zeroes" of a cluster: version 3 on
+ * @param codec how clusters are compressed; closed with the image
  */
 record Layers(
     LatchedStorage file,
@@ -34,4 +36,5 @@ record Layers(
     DirtyBit dirtyBit,
     SnapshotDirectory directory,
     @Nullable DiskImage backing,
+    ClusterCodec codec,
     Scratch scratch) {}

@@ -64,6 +64,7 @@ public final class Qcow2Image implements DiskImage {
   private final GuestReader reader;
   private final ExtentWalk extents;
   private final GuestWriter writer;
+  private final CompressedWriter compressedWriter;
   private final ZeroWriter zeroes;
 
   /** Null for an image whose clusters have no subclusters. */
@@ -110,6 +111,7 @@ public final class Qcow2Image implements DiskImage {
     this.reader = new GuestReader(layers);
     this.extents = new ExtentWalk(layers);
     this.writer = new GuestWriter(layers, reader);
+    this.compressedWriter = new CompressedWriter(layers);
     this.zeroes = new ZeroWriter(layers, extents);
     SubclusterMap subclusters = layers.map().subclusters();
     this.parts = subclusters == null ? null : new SubclusterZeroes(layers, subclusters, zeroes);
@@ -227,6 +229,39 @@ public final class Qcow2Image implements DiskImage {
     RangeLock.Hold exclusive = hold(rest, source.remaining(), true);
     try {
       writer.write(rest, source);
+    } finally {
+      clusters.release(exclusive);
+    }
+    afterChange();
+  }
+
+  @Override
+  public void writeCompressed(long offset, ByteBuffer source) throws IOException {
+    Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
+    int bytes = source.remaining();
+    long end = offset + bytes;
+    int clusterBytes = layers.geometry().clusterBytes();
+    if (layers.geometry().inCluster(offset) != 0
+        || (bytes != clusterBytes && (bytes > clusterBytes || end != virtualBytes()))) {
+      throw new IndexOutOfBoundsException(bytes + " bytes at " + offset + " are not one cluster");
+    }
+    beforeChange();
+    if (Zeroes.all(source, source.position(), source.limit())) {
+      writeZeroes(offset, bytes, ZeroMode.MAY_UNMAP);
+      source.position(source.limit());
+      return;
+    }
+    ByteBuffer stream = compressedWriter.compress(source);
+    RangeLock.Hold exclusive = hold(offset, bytes, true);
+    try {
+      boolean whole = bytes == clusterBytes || end == virtualBytes; // it may have grown meanwhile
+      if (whole
+          && stream.hasRemaining()
+          && compressedWriter.write(layers.geometry().clusterOf(offset), stream)) {
+        source.position(source.limit());
+      } else {
+        writer.write(offset, source);
+      }
     } finally {
       clusters.release(exclusive);
     }
@@ -599,6 +634,7 @@ public final class Qcow2Image implements DiskImage {
         }
       } finally {
         commits.close();
+        layers.codec().close();
         if (layers.backing() != null) {
           layers.backing().close();
         }

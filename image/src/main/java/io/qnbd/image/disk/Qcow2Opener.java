@@ -8,6 +8,7 @@ import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Rebuild;
+import io.qnbd.image.codec.DeflateCodec;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderLayout;
@@ -177,6 +178,7 @@ final class Qcow2Opener {
         new DirtyBit(file, header.incompatibleFeatures(), zeroFlagKnown),
         directory,
         backing,
+        new DeflateCodec(),
         new Scratch(geometry.clusterBytes()));
   }
 

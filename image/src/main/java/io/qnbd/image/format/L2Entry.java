@@ -62,6 +62,24 @@ public final class L2Entry {
     return 62 - (clusterBits - 8);
   }
 
+  /** The host offset from which on a compressed cluster can't begin. */
+  public static long compressedOffsetEnd(int clusterBits) {
+    return 1L << compressedOffsetBits(clusterBits);
+  }
+
+  /**
+   * The entry of a compressed cluster.
+   *
+   * @param bytes of the stream, from 1 to a cluster
+   */
+  public static long compressed(long hostOffset, int bytes, int clusterBits) {
+    if (hostOffset >= compressedOffsetEnd(clusterBits)) {
+      throw new AssertionError("a compressed cluster at " + hostOffset);
+    }
+    long sectors = ((hostOffset + bytes - 1) >>> SECTOR_BITS) - (hostOffset >>> SECTOR_BITS);
+    return COMPRESSED | sectors << compressedOffsetBits(clusterBits) | hostOffset;
+  }
+
   /** Host offset of the first byte of a compressed cluster. */
   public static long compressedOffset(long entry, int clusterBits) {
     return entry & ((1L << compressedOffsetBits(clusterBits)) - 1);

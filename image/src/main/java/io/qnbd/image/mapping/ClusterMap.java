@@ -393,6 +393,20 @@ public final class ClusterMap {
   }
 
   /**
+   * Points a guest cluster, whose slice is prepared, at a compressed cluster, whose stream is
+   * written, and releases what it referred to before.
+   */
+  public void assignCompressed(long cluster, long hostOffset, int bytes) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int index = indexInSlice(cluster);
+    long old = slice.entries[index];
+    barrier.require(); // a torn stream reads as nothing at all
+    slice.entries[index] = L2Entry.compressed(hostOffset, bytes, geometry.clusterBits());
+    release(old);
+    slices.markDirty(slice);
+  }
+
+  /**
    * Clears the zero flag of {@code count} clusters, all in one prepared slice, that have host
    * clusters of their own, whose data is written. Not for an image with subclusters.
    */

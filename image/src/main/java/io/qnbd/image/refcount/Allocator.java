@@ -58,6 +58,7 @@ public final class Allocator {
   private final int reserveMax;
   private final boolean lazy;
   private final ClusterPool pool = new ClusterPool();
+  private final StreamSpace streams;
 
   private ReleaseBatch released = new ReleaseBatch();
   private int reserveNext;
@@ -66,6 +67,9 @@ public final class Allocator {
 
   /** Whether an unused cluster's count of 1 is in memory only: there were several references. */
   private boolean loweredToOne;
+
+  /** Whether a shared cluster's count was raised in memory only, see {@link #writeRaised}. */
+  private boolean raised;
 
   private final AllocatorCounters counters = new AllocatorCounters();
 
@@ -90,6 +94,7 @@ public final class Allocator {
     this.header = header;
     this.barrier = barrier;
     this.lazy = lazy;
+    this.streams = new StreamSpace(geometry.clusterBytes());
     long spanMax = Math.max(RESERVE_CLUSTERS_MIN, RESERVE_BYTES_MAX >> geometry.clusterBits());
     this.reserveMax = (int) Math.min(reserveMax, spanMax);
     this.reserveNext = Math.min(RESERVE_FIRST, this.reserveMax);
@@ -176,6 +181,7 @@ public final class Allocator {
         same++;
       }
       if (dropReferences(sorted[i], same)) {
+        streams.unused(sorted[i]);
         if (run != null && run.end() == sorted[i]) {
           run = new HostRun(run.first(), run.count() + 1);
         } else {
@@ -320,6 +326,67 @@ public final class Allocator {
     counters.reserved += count;
     counters.allocated += count;
     return new HostRun(first, count, 0, false);
+  }
+
+  /**
+   * Space for a compressed cluster of {@code bytes}, less than a cluster: behind the last one, as
+   * far as the refcounts can count one more there. Each host cluster that it touches is counted
+   * once more; {@link #writeRaised} writes that.
+   *
+   * @return where it begins; {@link #giveBackStream} takes it back if nothing comes to refer to it
+   */
+  public long allocateStream(int bytes) throws IOException {
+    long open =
+        streams.room() > 0 && canAddReference(streams.openCluster()) ? streams.openCluster() : 0;
+    if (open != 0 && bytes <= streams.room()) {
+      raise(open);
+      long at = geometry.offsetOf(open) + streams.taken();
+      streams.endsIn(open, streams.taken() + bytes);
+      return at;
+    }
+    HostRun next = open == 0 ? null : pool.take(open + 1);
+    if (next == null) {
+      next = allocate(1);
+    } else {
+      counters.allocated++;
+    }
+    if (open != 0 && next.first() == open + 1) {
+      try {
+        raise(open);
+      } catch (IOException e) {
+        giveBack(next);
+        throw e;
+      }
+      long at = geometry.offsetOf(open) + streams.taken();
+      streams.endsIn(next.first(), bytes - streams.room());
+      return at;
+    }
+    streams.endsIn(next.first(), bytes);
+    return geometry.offsetOf(next.first());
+  }
+
+  private void raise(long cluster) throws IOException {
+    addReference(cluster);
+    raised = true;
+  }
+
+  /** Takes back a stream's space that nothing came to refer to. */
+  public void giveBackStream(long at, int bytes) {
+    long last = geometry.clusterOf(at + bytes - 1);
+    for (long cluster = geometry.clusterOf(at); cluster <= last; cluster++) {
+      release(cluster);
+    }
+  }
+
+  /**
+   * Writes the counts that {@link #allocateStream} has raised. A commit calls it before it takes
+   * the entries that refer to them; the barrier makes them durable before those are written.
+   */
+  public void writeRaised() throws IOException {
+    if (raised && !lazy) {
+      blocks.writeDirty();
+    }
+    raised = false;
   }
 
   /** Makes the file long enough; it may be longer, by tables that were put behind. */

@@ -70,6 +70,12 @@ final class ClusterPool {
     return longest == null ? null : take(longest, longest.count());
   }
 
+  /** Takes the one cluster, if a run begins with it. */
+  @Nullable HostRun take(long cluster) {
+    HostRun run = runs.get(cluster);
+    return run == null ? null : take(run, 1);
+  }
+
   private HostRun take(HostRun run, int wanted) {
     runs.remove(run.first());
     clusters -= wanted;

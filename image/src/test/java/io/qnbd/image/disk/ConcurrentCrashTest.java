@@ -166,7 +166,12 @@ final class ConcurrentCrashTest {
     private void step() throws IOException {
       int count = (int) random.skewed(512, diskBytes / 8);
       int at = diskBytes / 2 + random.below(diskBytes / 2 - count + 1);
-      switch (random.below(5)) {
+      switch (random.below(6)) {
+        case 5 -> {
+          int cluster = image.preferredBytes();
+          ByteBuffer data = ByteBuffer.wrap(Pattern.fill(random.nextLong(), cluster));
+          image.writeCompressed((long) at / cluster * cluster, data);
+        }
         case 0 -> image.trim(at, count);
         case 1 -> image.writeZeroes(at, count, ZeroMode.MAY_UNMAP);
         case 2 -> image.writeZeroes(at, count, ZeroMode.KEEP_ALLOCATED);

@@ -193,6 +193,10 @@ final class ConcurrentModelTest {
     }
 
     private void step(long stamp) throws IOException {
+      if (random.chance(15)) {
+        writeCompressed(stamp);
+        return;
+      }
       int count = (int) random.skewed(1, 128);
       int first = random.below(Math.min(sectors, 512) - count);
       int end = first + count;
@@ -227,6 +231,15 @@ final class ConcurrentModelTest {
           changes.add(new Change(stamp, first, end, began, clock.incrementAndGet(), false));
         }
       }
+    }
+
+    private void writeCompressed(long stamp) throws IOException {
+      int cluster = image.preferredBytes();
+      int first = random.below(512) * SECTOR / cluster * (cluster / SECTOR);
+      long began = clock.incrementAndGet();
+      image.writeCompressed((long) first * SECTOR, stamped(stamp, cluster));
+      int end = first + cluster / SECTOR;
+      changes.add(new Change(stamp, first, end, began, clock.incrementAndGet(), false));
     }
 
     /** What is said to be zeroes counts as read. */

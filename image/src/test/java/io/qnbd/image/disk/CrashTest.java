@@ -87,10 +87,7 @@ final class CrashTest {
       storage.watch(cuts.sometimes(40, CUTS_PER_RUN * 3 / 4));
       Workload workload =
           new Workload(
-              random,
-              image,
-              model,
-              Workload.Mix.random(random, Math.min(256 * 1024, shape.diskBytes() / 2)));
+              random, image, model, shape.mix(random, Math.min(256 * 1024, shape.diskBytes() / 2)));
       for (int step = 0; step < 400 && cuts.count() < CUTS_PER_RUN * 3 / 4; step++) {
         workload.step();
       }
@@ -120,7 +117,7 @@ final class CrashTest {
     Cuts cuts = new Cuts(guest, model, random.split());
     storage.cutAt(random.skewed(1, 200));
     try (DiskImage image = guest.engine.open(storage)) {
-      Workload.Mix mix = Workload.Mix.random(random, 128 * 1024);
+      Workload.Mix mix = shape.mix(random, 128 * 1024);
       new Workload(random, image, model, mix).run(60);
     } catch (PowerCut e) {
       assertTrue(storage.isCut(), "a cut that nobody made");

@@ -74,11 +74,13 @@ final class FaultTest {
     private final SeededRandom random;
     private final Guest guest;
     private final Failure failure;
+    private final ImageShape shape;
     private final CrashStorage below;
     private final FaultyStorage storage;
     private final GuestModel model;
 
     Run(ImageShape shape, Failure failure, long seed) throws IOException {
+      this.shape = shape;
       this.failure = failure;
       random = new SeededRandom(seed);
       guest = Guest.withPast(shape, random);
@@ -119,7 +121,8 @@ final class FaultTest {
     }
 
     private void work(DiskImage image) throws IOException {
-      Workload.Mix mix = new Workload.Mix(15, 15, 15, 15, 32 * 1024);
+      int compressed = shape.preparation() == Preparation.COMPRESSED ? 50 : 0;
+      Workload.Mix mix = new Workload.Mix(15, 15, 15, 15, 32 * 1024, compressed);
       Workload workload = new Workload(random.split(), image, model, mix);
       for (int step = 0; step < STEPS; step++) {
         try {

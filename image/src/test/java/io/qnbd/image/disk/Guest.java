@@ -37,7 +37,7 @@ final class Guest {
     Guest guest = new Guest(shape, random);
     for (int session = 0; session <= shape.snapshots(); session++) {
       try (DiskImage image = guest.engine.open(guest.file)) {
-        Workload.Mix mix = Workload.Mix.random(random, shape.diskBytes() / 8);
+        Workload.Mix mix = shape.mix(random, shape.diskBytes() / 8);
         new Workload(random, image, guest.model, mix).run(random.between(1, 25));
       }
       if (session < shape.snapshots()) {

@@ -5,8 +5,10 @@ import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.oracle.ImageMaker;
+import io.qnbd.image.random.SeededRandom;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.List;
 
 /**
  * One kind of image and of way to open it: a row of the matrix that the engine's tests go through.
@@ -183,6 +185,17 @@ record ImageShape(
         .withL2CacheBytes(l2CacheBytes)
         .withRefBatch(refBatch)
         .withRefReserve(refReserve);
+  }
+
+  /**
+   * What a guest does to such an image. One with compressed clusters gets more of them, unless
+   * sharing would leave its snapshots no room to count.
+   */
+  Workload.Mix mix(SeededRandom random, int bytesMax) {
+    Workload.Mix mix = Workload.Mix.random(random, bytesMax);
+    boolean compressed =
+        preparation == Preparation.COMPRESSED && (snapshots == 0 || refcountBits >= 16);
+    return compressed ? mix.withCompressed(random.pick(List.of(10, 40, 90))) : mix;
   }
 
   /** Bytes of the backing file, 0 for none. */

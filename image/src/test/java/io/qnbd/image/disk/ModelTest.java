@@ -70,7 +70,7 @@ final class ModelTest {
     for (int session = 0; session < 4; session++) {
       try (DiskImage image = guest.engine.open(guest.file)) {
         assertEquals(shape.diskBytes(), image.virtualBytes());
-        Workload.Mix mix = Workload.Mix.random(random, Math.min(8 * MIB, shape.diskBytes() / 2));
+        Workload.Mix mix = shape.mix(random, Math.min(8 * MIB, shape.diskBytes() / 2));
         Workload workload = new Workload(random, image, guest.model, mix);
         workload.checkAll();
         workload.run(60);

@@ -76,7 +76,7 @@ final class SnapshotCrashTest {
     GuestModel model = new GuestModel(guest.model.latest(0, shape.diskBytes()));
     Cuts cuts = new Cuts(guest, model, random.split());
     try (DiskImage image = guest.engine.open(storage)) {
-      Workload.Mix mix = Workload.Mix.random(random, 16 * KIB);
+      Workload.Mix mix = shape.mix(random, 16 * KIB);
       Workload workload = new Workload(random, image, model, mix);
       SnapshotUser user =
           new SnapshotUser(guest, model, image, storage, random, new ReentrantLock());

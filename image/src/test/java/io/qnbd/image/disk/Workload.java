@@ -19,8 +19,17 @@ final class Workload {
    * How often it does what, in percent; the rest are writes.
    *
    * @param bytesMax of one request
+   * @param compressed how many of the writes are of one compressed cluster
    */
-  record Mix(int reads, int zeroes, int trims, int flushes, int bytesMax) {
+  record Mix(int reads, int zeroes, int trims, int flushes, int bytesMax, int compressed) {
+    Mix(int reads, int zeroes, int trims, int flushes, int bytesMax) {
+      this(reads, zeroes, trims, flushes, bytesMax, 0);
+    }
+
+    Mix withCompressed(int percent) {
+      return new Mix(reads, zeroes, trims, flushes, bytesMax, percent);
+    }
+
     static Mix random(SeededRandom random, int bytesMax) {
       return new Mix(
           10,
@@ -81,6 +90,8 @@ final class Workload {
       trim(at, count);
     } else if ((kind -= mix.zeroes()) < 0) {
       zero(at, count, random.chance(50) ? ZeroMode.MAY_UNMAP : ZeroMode.KEEP_ALLOCATED);
+    } else if (random.chance(mix.compressed())) {
+      writeCompressed(at);
     } else {
       write(at, Pattern.fill(random.nextLong(), count));
     }
@@ -96,6 +107,30 @@ final class Workload {
     model.begin(at, data);
     try {
       image.write(at, source(data));
+    } catch (IOException e) {
+      settleFailed(at, data.length, e);
+      throw e;
+    }
+    model.end(at, data.length);
+  }
+
+  /** One cluster, compressed: at times one that does not shrink, at times one of zeroes. */
+  private void writeCompressed(int anywhere) throws IOException {
+    int cluster = image.preferredBytes();
+    int at = anywhere / cluster * cluster;
+    byte[] data = new byte[Math.min(cluster, bytes() - at)];
+    switch (random.below(8)) {
+      case 0 -> data = random.bytes(data.length);
+      case 1 -> {}
+      case 2 -> {
+        byte[] half = random.bytes(data.length / 2);
+        System.arraycopy(half, 0, data, 0, half.length);
+      }
+      default -> Pattern.scatter(random, data);
+    }
+    model.begin(at, data);
+    try {
+      image.writeCompressed(at, source(data));
     } catch (IOException e) {
       settleFailed(at, data.length, e);
       throw e;

@@ -1,0 +1,30 @@
+package io.qnbd.image.codec;
+
+import java.nio.ByteBuffer;
+import java.util.zip.DataFormatException;
+
+/**
+ * One way to compress clusters. What compressing costs is done on the calling thread, under no
+ * lock, and any number of threads may do it at a time.
+ */
+public interface ClusterCodec extends AutoCloseable {
+  /**
+   * Fills {@code cluster} from its position to its limit, and no further, from {@code compressed};
+   * what follows the stream is not read.
+   *
+   * @throws DataFormatException when the stream is damaged or ends before the cluster is full
+   */
+  void decompress(ByteBuffer compressed, ByteBuffer cluster) throws DataFormatException;
+
+  /**
+   * Compresses what remains in {@code cluster} to where {@code compressed} stands.
+   *
+   * @return whether the stream fits into what remains of {@code compressed}; if not, nothing that
+   *     was put there means anything
+   */
+  boolean compress(ByteBuffer cluster, ByteBuffer compressed);
+
+  /** Gives back memory outside of Java's heap. Nobody uses the codec any more. */
+  @Override
+  void close();
+}
