@@ -5,7 +5,9 @@ import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Barrier;
 import java.io.IOException;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -67,6 +69,9 @@ public final class Allocator {
 
   /** Whether an unused cluster's count of 1 is in memory only: there were several references. */
   private boolean loweredToOne;
+
+  /** Clusters in use whose count has fallen in memory only. As many as a commit may leave so. */
+  private final Set<Long> loweredInMemory = new HashSet<>();
 
   /** Whether a shared cluster's count was raised in memory only, see {@link #writeRaised}. */
   private boolean raised;
@@ -196,8 +201,7 @@ public final class Allocator {
     counters.applied += sorted.length;
     if (loweredToOne && !lazy) {
       // They are handed out as counted once, and the next reference to them will say so.
-      blocks.writeDirty();
-      loweredToOne = false;
+      writeRefcounts();
     }
     return unused;
   }
@@ -216,10 +220,15 @@ public final class Allocator {
     }
     long left = count - references;
     if (left == 0 && count == 1) {
+      loweredToOne |= loweredInMemory.contains(cluster);
       return true;
     }
     blocks.set(cluster, Math.max(left, 1));
-    loweredToOne |= left == 0;
+    if (left == 0) {
+      loweredToOne = true;
+    } else if (!lazy) {
+      loweredInMemory.add(cluster);
+    }
     return left == 0;
   }
 
@@ -266,6 +275,9 @@ public final class Allocator {
   /** Writes the counts that changed; durable with the next sync. */
   public void writeRefcounts() throws IOException {
     blocks.writeDirty();
+    loweredInMemory.clear();
+    loweredToOne = false;
+    raised = false;
   }
 
   /** The end of the last cluster that is counted, looking down from {@code fileBytes}. */
@@ -287,7 +299,7 @@ public final class Allocator {
     try {
       find(wanted, fileEnd, found);
       if (!lazy) {
-        blocks.writeDirty();
+        writeRefcounts();
       }
       extendTo(found.getLast().end());
     } catch (IOException e) {
@@ -320,7 +332,7 @@ public final class Allocator {
     for (long cluster = first; cluster < first + count; cluster++) {
       blocks.set(cluster, 1);
     }
-    blocks.writeDirty();
+    writeRefcounts();
     extendTo(first + count);
     barrier.require();
     counters.reserved += count;
@@ -384,9 +396,8 @@ public final class Allocator {
    */
   public void writeRaised() throws IOException {
     if (raised && !lazy) {
-      blocks.writeDirty();
+      writeRefcounts();
     }
-    raised = false;
   }
 
   /** Makes the file long enough; it may be longer, by tables that were put behind. */

@@ -56,6 +56,31 @@ final class SharedClusterTest {
     assertTrue(new RawQcow2(storage.contents()).check().clean());
   }
 
+  /** The same where the references are dropped in several batches, the last of them alone. */
+  @Test
+  void aSharedClusterIsCountedOnceHoweverItsCountFell() throws IOException {
+    CrashStorage storage = new CrashStorage(image(16));
+    SeededRandom random = new SeededRandom(1);
+    long elsewhere = 2L * COMPRESSED * CLUSTER;
+    try (DiskImage image = new Engine(shape(16), random).open(storage)) {
+      image.write(elsewhere, ByteBuffer.wrap(Pattern.fill(1, CLUSTER)));
+      image.flush();
+      image.trim(CLUSTER, (COMPRESSED - 2L) * CLUSTER);
+      image.flush();
+      image.trim(0, CLUSTER);
+      image.flush();
+      image.trim((COMPRESSED - 1L) * CLUSTER, CLUSTER);
+      image.flush();
+      for (int i = 1; i <= 4; i++) {
+        image.write(elsewhere + (long) i * CLUSTER, ByteBuffer.wrap(Pattern.fill(i, CLUSTER)));
+        image.flush();
+        RawQcow2 found = new RawQcow2(storage.cut(random));
+        assertEquals(List.of(), found.check().corruptions());
+      }
+    }
+    assertTrue(new RawQcow2(storage.contents()).check().clean());
+  }
+
   /** A snapshot doubles each count; where one would not fit, there is no snapshot at all. */
   @Test
   void aSnapshotThatWouldOverflowACountIsRefused() throws IOException {
