@@ -39,6 +39,9 @@ import org.jspecify.annotations.Nullable;
  * <p>Guarded by this object's monitor, which is not held while the command is waited for.
  */
 final class Lifecycle {
+  /** The environment's say in where to listen by default. */
+  private static final String LISTEN_VARIABLE = "QNBD_LISTEN";
+
   /** A guest or a database that the command runs has to write before it can end. */
   private static final Duration COMMAND_END_MAX = Duration.ofSeconds(20);
 
@@ -98,11 +101,29 @@ final class Lifecycle {
       return addresses;
     }
     if (!runsCommand()) {
-      return ofFile.isEmpty() ? List.of(TcpAddress.LOOPBACK) : ofFile;
+      return ofFile.isEmpty() ? List.of(defaultAddress(System.getenv(LISTEN_VARIABLE))) : ofFile;
     }
     PrivateDirectory made = PrivateDirectory.make();
     directory = made;
     return List.of(new ListenAddress.Unix(made.socket()));
+  }
+
+  /**
+   * Where a server listens that was not told where: on the loopback, unless the environment, as a
+   * container image sets it, knows better.
+   *
+   * @param variable the value of {@link #LISTEN_VARIABLE}, or null
+   */
+  static ListenAddress.Tcp defaultAddress(@Nullable String variable) {
+    if (variable == null || variable.isEmpty()) {
+      return TcpAddress.LOOPBACK;
+    }
+    try {
+      return TcpAddress.parse(variable);
+    } catch (IllegalArgumentException e) {
+      throw new UsageException(
+          LISTEN_VARIABLE + " in the environment is no address: " + e.getMessage());
+    }
   }
 
   /**

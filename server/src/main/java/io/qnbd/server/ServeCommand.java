@@ -92,8 +92,9 @@ final class ServeCommand implements Callable<Integer> {
       names = "--listen",
       paramLabel = "HOST:PORT",
       description = {
-        "TCP address to listen on; may be repeated. Port 0 lets the system choose, an IPv6 address "
-            + "goes in brackets: [::1]:10809. Default: 127.0.0.1:10809, or none with --unix."
+        "TCP address to listen on; may be repeated. Port 0 lets the system choose, an IPv6 address"
+            + " goes in brackets: [::1]:10809. Default: none with --unix, else QNBD_LISTEN in the"
+            + " environment, else 127.0.0.1:10809."
       })
   private List<ListenAddress.Tcp> listen = new ArrayList<>();
 
