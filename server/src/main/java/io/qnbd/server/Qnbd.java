@@ -6,6 +6,7 @@ import io.qnbd.image.ImageFormat;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.TcpAddress;
+import io.qnbd.server.manual.Completion;
 import io.qnbd.server.net.ListenAddress;
 import java.io.IOException;
 import java.io.InputStream;
@@ -80,7 +81,9 @@ public final class Qnbd implements Callable<Integer> {
         .addSubcommand(new CheckCommand(terminal))
         .addSubcommand(new MapCommand(terminal))
         .addSubcommand(new SnapshotCommand(terminal))
-        .addSubcommand(new CtlCommand(terminal));
+        .addSubcommand(new CtlCommand(terminal))
+        .addSubcommand(new CompletionCommand(terminal))
+        .addSubcommand(new ManCommand(terminal));
     commandLine
         .getCommandSpec()
         .addOption(
@@ -104,6 +107,7 @@ public final class Qnbd implements Callable<Integer> {
         .registerConverter(ImageFormat.class, orSentence(Choice::format))
         .registerConverter(CacheMode.class, orSentence(Choice::cacheMode))
         .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
+        .registerConverter(Completion.class, orSentence(Completion::of))
         .registerConverter(TlsMode.class, orSentence(Choice::tlsMode))
         .setParameterExceptionHandler((failure, _) -> misused(failure))
         .setExecutionExceptionHandler((failure, command, _) -> failed(failure, command))
@@ -193,7 +197,8 @@ public final class Qnbd implements Callable<Integer> {
     };
   }
 
-  private static String version() throws IOException {
+  /** What {@code --version} tells. */
+  static String version() throws IOException {
     Properties properties = new Properties();
     try (InputStream in = Qnbd.class.getResourceAsStream("version.properties")) {
       if (in != null) {

@@ -11,6 +11,7 @@ import java.io.StringWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Locale;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -48,7 +49,9 @@ final class CommandLineTest {
           "ctl snapshot list",
           "ctl snapshot create",
           "ctl snapshot delete",
-          "ctl snapshot rename");
+          "ctl snapshot rename",
+          "completion",
+          "man");
 
   private final StringWriter out = new StringWriter();
   private final StringWriter err = new StringWriter();
@@ -97,6 +100,50 @@ final class CommandLineTest {
       assertEquals(ExitCode.OK, run(helpOf(name)));
     }
     assertEquals("", err.toString());
+  }
+
+  @Test
+  void aManualPageSaysWhatTheHelpSays() {
+    for (String name : COMMANDS) {
+      out.getBuffer().setLength(0);
+      assertEquals(ExitCode.OK, run(("man " + name).split(" ", -1)));
+      String page = out.toString().replace("\\-", "-");
+      assertTrue(page.startsWith(".TH QNBD-" + name.replace(' ', '-').toUpperCase(Locale.ROOT)));
+      for (OptionSpec option : command(name).getCommandSpec().options()) {
+        assertTrue(page.contains(option.longestName()), name + " " + option.longestName());
+      }
+      assertFalse(page.contains("${"), page);
+      assertFalse(page.contains("%n"), page);
+      page.lines()
+          .filter(line -> line.startsWith("."))
+          .forEach(
+              line -> assertTrue(line.matches("\\.(TH|SH|PP|TP|BR?|nf|fi|nh|ad)( .*)?"), line));
+    }
+    assertEquals("", err.toString());
+  }
+
+  @Test
+  void manWritesAllPagesIntoADirectoryAndKnowsNoOthers() throws IOException {
+    assertEquals(ExitCode.OK, run("man", "--directory", directory.toString()));
+    assertTrue(Files.exists(directory.resolve("qnbd.1")));
+    for (String name : COMMANDS) {
+      assertTrue(Files.exists(directory.resolve("qnbd-" + name.replace(' ', '-') + ".1")), name);
+    }
+    assertMisuse("man nothing");
+  }
+
+  @Test
+  void completionIsThereForThreeShellsAndKnowsEveryCommand() {
+    for (String shell : List.of("bash", "zsh", "fish")) {
+      out.getBuffer().setLength(0);
+      assertEquals(ExitCode.OK, run("completion", shell));
+      for (String name : COMMANDS) {
+        String last = name.substring(name.lastIndexOf(' ') + 1);
+        assertTrue(out.toString().contains(last), shell + ": " + name);
+      }
+    }
+    out.getBuffer().setLength(0);
+    assertMisuse("completion csh");
   }
 
   @Test
