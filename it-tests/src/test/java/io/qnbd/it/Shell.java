@@ -79,7 +79,7 @@ public final class Shell {
   }
 
   /** Waits, for a state of the outside world that nothing announces. */
-  static void pause(Duration time) {
+  public static void pause(Duration time) {
     try {
       Thread.sleep(time);
     } catch (InterruptedException e) {
