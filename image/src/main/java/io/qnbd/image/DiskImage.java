@@ -43,6 +43,14 @@ public interface DiskImage extends AutoCloseable {
    */
   int preferredBytes();
 
+  /**
+   * The cluster size of a qcow2 image, which is what {@link #writeCompressed} takes at a time; with
+   * subclusters it is a multiple of {@link #preferredBytes}, else the same.
+   */
+  default int clusterBytes() {
+    return preferredBytes();
+  }
+
   /** Fills {@code target} from its position to its limit with the bytes at {@code offset}. */
   void read(long offset, ByteBuffer target) throws IOException;
 
@@ -97,7 +105,7 @@ public interface DiskImage extends AutoCloseable {
    * cluster later makes it a plain one. The work is done on the calling thread, so several threads
    * compress at a time.
    *
-   * @param offset a multiple of {@link #preferredBytes}
+   * @param offset a multiple of {@link #clusterBytes}
    * @param cluster that many bytes, or as many as the disk still has there
    * @throws UnsupportedImageException when the format has no compressed clusters
    */

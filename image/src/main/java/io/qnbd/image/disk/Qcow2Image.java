@@ -162,6 +162,11 @@ public final class Qcow2Image implements DiskImage {
   }
 
   @Override
+  public int clusterBytes() {
+    return layers.geometry().clusterBytes();
+  }
+
+  @Override
   public int preferredBytes() {
     Geometry geometry = layers.geometry();
     return geometry.extendedL2() ? geometry.subclusterBytes() : geometry.clusterBytes();

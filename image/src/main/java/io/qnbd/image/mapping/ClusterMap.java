@@ -398,10 +398,13 @@ public final class ClusterMap {
    */
   public void assignCompressed(long cluster, long hostOffset, int bytes) throws IOException {
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
-    int index = indexInSlice(cluster);
-    long old = slice.entries[index];
+    int word = indexInSlice(cluster) * geometry.l2EntryWords();
+    long old = slice.entries[word];
     barrier.require(); // a torn stream reads as nothing at all
-    slice.entries[index] = L2Entry.compressed(hostOffset, bytes, geometry.clusterBits());
+    slice.entries[word] = L2Entry.compressed(hostOffset, bytes, geometry.clusterBits());
+    if (geometry.extendedL2()) {
+      slice.entries[word + 1] = 0; // a compressed cluster has no subclusters
+    }
     release(old);
     slices.markDirty(slice);
   }

@@ -168,7 +168,7 @@ final class ConcurrentCrashTest {
       int at = diskBytes / 2 + random.below(diskBytes / 2 - count + 1);
       switch (random.below(6)) {
         case 5 -> {
-          int cluster = image.preferredBytes();
+          int cluster = image.clusterBytes();
           ByteBuffer data = ByteBuffer.wrap(Pattern.fill(random.nextLong(), cluster));
           image.writeCompressed((long) at / cluster * cluster, data);
         }

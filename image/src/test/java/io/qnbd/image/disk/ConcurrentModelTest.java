@@ -234,7 +234,7 @@ final class ConcurrentModelTest {
     }
 
     private void writeCompressed(long stamp) throws IOException {
-      int cluster = image.preferredBytes();
+      int cluster = image.clusterBytes();
       int first = random.below(512) * SECTOR / cluster * (cluster / SECTOR);
       long began = clock.incrementAndGet();
       image.writeCompressed((long) first * SECTOR, stamped(stamp, cluster));

@@ -116,7 +116,7 @@ final class Workload {
 
   /** One cluster, compressed: at times one that does not shrink, at times one of zeroes. */
   private void writeCompressed(int anywhere) throws IOException {
-    int cluster = image.preferredBytes();
+    int cluster = image.clusterBytes();
     int at = anywhere / cluster * cluster;
     byte[] data = new byte[Math.min(cluster, bytes() - at)];
     switch (random.below(8)) {
