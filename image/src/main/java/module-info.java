@@ -2,6 +2,7 @@
 @org.jspecify.annotations.NullMarked
 module io.qnbd.image {
   requires static transitive org.jspecify;
+  requires com.github.luben.zstd_jni;
   requires org.slf4j;
 
   exports io.qnbd.image;

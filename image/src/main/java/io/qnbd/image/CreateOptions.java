@@ -18,6 +18,7 @@ import org.jspecify.annotations.Nullable;
  * @param extendedL2 whether clusters have 32 subclusters, that are allocated one by one (qcow2,
  *     version 3, clusters of 16 KiB at least)
  * @param preallocateMetadata whether L2 tables and refcounts are written for the whole disk now
+ * @param compression how clusters are compressed, if any will be (qcow2, zstd in version 3 only)
  */
 public record CreateOptions(
     ImageFormat format,
@@ -29,7 +30,34 @@ public record CreateOptions(
     boolean extendedL2,
     @Nullable Path backingFile,
     @Nullable ImageFormat backingFormat,
-    boolean preallocateMetadata) {
+    boolean preallocateMetadata,
+    CompressionType compression) {
+
+  /** The same for an image whose compressed clusters are zlib's. */
+  public CreateOptions(
+      ImageFormat format,
+      @Nullable Long virtualBytes,
+      int clusterBytes,
+      int version,
+      int refcountBits,
+      boolean lazyRefcounts,
+      boolean extendedL2,
+      @Nullable Path backingFile,
+      @Nullable ImageFormat backingFormat,
+      boolean preallocateMetadata) {
+    this(
+        format,
+        virtualBytes,
+        clusterBytes,
+        version,
+        refcountBits,
+        lazyRefcounts,
+        extendedL2,
+        backingFile,
+        backingFormat,
+        preallocateMetadata,
+        CompressionType.ZLIB);
+  }
 
   /** A version 3 qcow2 image with 64 KiB clusters and 16-bit refcounts, like qemu-img's. */
   public static CreateOptions qcow2(long virtualBytes) {
@@ -54,6 +82,23 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata);
+        preallocateMetadata,
+        compression);
+  }
+
+  /** The same with another way to compress clusters. */
+  public CreateOptions withCompression(CompressionType value) {
+    return new CreateOptions(
+        format,
+        virtualBytes,
+        clusterBytes,
+        version,
+        refcountBits,
+        lazyRefcounts,
+        extendedL2,
+        backingFile,
+        backingFormat,
+        preallocateMetadata,
+        value);
   }
 }

@@ -94,7 +94,7 @@ final class RandomTrafficIT {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = "zlib")
+  @ValueSource(strings = {"zlib", "zstd"})
   void imageOfCompressedClusters(String compression) throws IOException {
     try (Images images = Images.inMemory()) {
       byte[] bytes = new byte[DISK_BYTES];

@@ -1,5 +1,6 @@
 package io.qnbd.server;
 
+import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.server.config.Choice;
@@ -21,6 +22,7 @@ final class CreateSettings {
   private static final String REFCOUNT_BITS = "refcount_bits";
   private static final String LAZY_REFCOUNTS = "lazy_refcounts";
   private static final String EXTENDED_L2 = "extended_l2";
+  private static final String COMPRESSION_TYPE = "compression_type";
   private static final String PREALLOCATION = "preallocation";
   private static final String BACKING_FILE = "backing_file";
   private static final String BACKING_FORMAT = "backing_fmt";
@@ -32,6 +34,7 @@ final class CreateSettings {
           REFCOUNT_BITS,
           LAZY_REFCOUNTS,
           EXTENDED_L2,
+          COMPRESSION_TYPE,
           PREALLOCATION,
           BACKING_FILE,
           BACKING_FORMAT);
@@ -100,7 +103,8 @@ final class CreateSettings {
         onOff(EXTENDED_L2),
         backing,
         backingFormat,
-        preallocateMetadata);
+        preallocateMetadata,
+        compression());
   }
 
   private static void refuseForRaw(String property) {
@@ -138,6 +142,16 @@ final class CreateSettings {
 
   private boolean onOff(String name) {
     return value(name, () -> Choice.onOff(given.getOrDefault(name, "off")));
+  }
+
+  private CompressionType compression() {
+    String text = given.getOrDefault(COMPRESSION_TYPE, "zlib");
+    return switch (text) {
+      case "zlib" -> CompressionType.ZLIB;
+      case "zstd" -> CompressionType.ZSTD;
+      default ->
+          throw new UsageException("compression_type is '" + text + "', expected zlib or zstd");
+    };
   }
 
   private boolean preallocateMetadata() {

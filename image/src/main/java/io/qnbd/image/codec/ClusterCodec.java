@@ -5,7 +5,10 @@ import java.util.zip.DataFormatException;
 
 /**
  * One way to compress clusters. What compressing costs is done on the calling thread, under no
- * lock, and any number of threads may do it at a time.
+ * lock, and any number of threads may do it at a time. Buffers are direct.
+ *
+ * <p>Bounded whatever the bytes are: nothing is read but {@code compressed}, nothing is written but
+ * {@code cluster}, and no memory is taken that a stream asks for.
  */
 public interface ClusterCodec extends AutoCloseable {
   /**
@@ -27,4 +30,11 @@ public interface ClusterCodec extends AutoCloseable {
   /** Gives back memory outside of Java's heap. Nobody uses the codec any more. */
   @Override
   void close();
+
+  /** Raw deflate, by the fastest means that this machine has. */
+  static ClusterCodec deflate() {
+    Libdeflate library = Libdeflate.LOADED;
+    DeflateCodec plain = new DeflateCodec();
+    return library == null ? plain : new LibdeflateCodec(library, plain);
+  }
 }

@@ -1,5 +1,6 @@
 package io.qnbd.image.create;
 
+import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
@@ -126,6 +127,10 @@ public final class ImageCreator {
         file,
         "the cluster size is %d, expected at least %d with extended L2 entries"
             .formatted(options.clusterBytes(), EXTENDED_L2_CLUSTER_BYTES_MIN));
+    require(
+        options.version() != 2 || options.compression() == CompressionType.ZLIB,
+        file,
+        "version 2 images have no clusters compressed with " + options.compression());
     Path backing = options.backingFile();
     if (backing == null) {
       require(options.backingFormat() == null, file, "a backing format without a backing file");
@@ -163,13 +168,17 @@ public final class ImageCreator {
       extensions.add(FeatureBits.nameTable());
     }
     Geometry geometry = layout.geometry();
+    boolean zstd = options.compression() == CompressionType.ZSTD;
     Header header =
         new HeaderBuilder(options.version(), geometry.clusterBits())
             .virtualBytes(virtualBytes)
             .refcountOrder(geometry.refcountOrder())
             .refcountTable(layout.refcountTableOffset(), layout.refcountTableClusters())
             .l1(layout.l1Entries() == 0 ? 0 : layout.l1Offset(), layout.l1Entries())
-            .incompatibleFeatures(options.extendedL2() ? FeatureBits.EXTENDED_L2 : 0)
+            .compressionType(zstd ? Header.COMPRESSION_ZSTD : Header.COMPRESSION_DEFLATE)
+            .incompatibleFeatures(
+                (options.extendedL2() ? FeatureBits.EXTENDED_L2 : 0)
+                    | (zstd ? FeatureBits.COMPRESSION_TYPE : 0))
             .compatibleFeatures(options.lazyRefcounts() ? FeatureBits.LAZY_REFCOUNTS : 0)
             .extensions(extensions)
             .backingFile(text(options.backingFile()))

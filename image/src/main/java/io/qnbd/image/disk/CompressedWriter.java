@@ -32,7 +32,7 @@ final class CompressedWriter {
     int clusterBytes = layers.geometry().clusterBytes();
     ByteBuffer scratch = layers.scratch().decoded();
     ByteBuffer cluster = source.slice();
-    if (cluster.remaining() < clusterBytes) {
+    if (cluster.remaining() < clusterBytes || !cluster.isDirect()) {
       ByteBuffer padded = scratch.slice(0, clusterBytes);
       padded.put(cluster);
       Zeroes.fill(padded, padded.remaining());

@@ -8,7 +8,8 @@ import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Rebuild;
-import io.qnbd.image.codec.DeflateCodec;
+import io.qnbd.image.codec.ClusterCodec;
+import io.qnbd.image.codec.ZstdCodec;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderLayout;
@@ -178,8 +179,14 @@ final class Qcow2Opener {
         new DirtyBit(file, header.incompatibleFeatures(), zeroFlagKnown),
         directory,
         backing,
-        new DeflateCodec(),
+        codec(file, header),
         new Scratch(geometry.clusterBytes()));
+  }
+
+  private static ClusterCodec codec(Storage file, Header header) throws UnsupportedImageException {
+    return header.compressionType() == Header.COMPRESSION_ZSTD
+        ? ZstdCodec.load(file.name())
+        : ClusterCodec.deflate();
   }
 
   /** The L1 table that is served, and the size of its disk. */

@@ -217,7 +217,7 @@ public record Header(
       throw new UnsupportedImageException(
           fileName + ": keeps its data in an external data file, which is not supported");
     }
-    if (compressionType != COMPRESSION_DEFLATE) {
+    if (compressionType != COMPRESSION_DEFLATE && compressionType != COMPRESSION_ZSTD) {
       throw new UnsupportedImageException(
           fileName
               + ": its clusters may be compressed with "

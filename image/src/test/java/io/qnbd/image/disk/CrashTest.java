@@ -50,6 +50,8 @@ final class CrashTest {
         usual.with(Preparation.PREALLOCATED).withSnapshots(1),
         usual.with(Preparation.COMPRESSED).withBatches(4, 4),
         usual.with(Preparation.COMPRESSED).withSnapshots(2),
+        usual.with(Preparation.ZSTD).withSnapshots(2),
+        ImageShape.of(3, 4096, 2, MIB).with(Preparation.ZSTD),
         usual.with(Backing.QCOW2).withSnapshots(1),
         usual.with(Backing.RAW_LONGER).withBatches(3, 3),
         ImageShape.of(2, 4096, 16, 2 * MIB).with(Backing.RAW_SHORTER),

@@ -42,6 +42,7 @@ final class FaultTest {
         usual,
         usual.withSnapshots(1),
         usual.with(Preparation.COMPRESSED).withBatches(0, 0),
+        usual.with(Preparation.ZSTD).withBatches(3, 3),
         usual.with(Backing.QCOW2).withBatches(4, 4),
         ImageShape.of(2, 4096, 16, MIB / 4).with(Backing.RAW_SHORTER));
   }
@@ -121,7 +122,7 @@ final class FaultTest {
     }
 
     private void work(DiskImage image) throws IOException {
-      int compressed = shape.preparation() == Preparation.COMPRESSED ? 50 : 0;
+      int compressed = shape.preparation() == Preparation.EMPTY ? 0 : 50;
       Workload.Mix mix = new Workload.Mix(15, 15, 15, 15, 32 * 1024, compressed);
       Workload workload = new Workload(random.split(), image, model, mix);
       for (int step = 0; step < STEPS; step++) {

@@ -37,6 +37,8 @@ record ImageShape(
     EMPTY,
     PREALLOCATED,
     COMPRESSED,
+    /** Empty, and to be filled with zstd's compressed clusters. */
+    ZSTD,
     /** As much preallocated as leaves the refcount table room for a few clusters more. */
     NEARLY_FULL
   }
@@ -194,7 +196,8 @@ record ImageShape(
   Workload.Mix mix(SeededRandom random, int bytesMax) {
     Workload.Mix mix = Workload.Mix.random(random, bytesMax);
     boolean compressed =
-        preparation == Preparation.COMPRESSED && (snapshots == 0 || refcountBits >= 16);
+        preparation == Preparation.ZSTD
+            || (preparation == Preparation.COMPRESSED && (snapshots == 0 || refcountBits >= 16));
     return compressed ? mix.withCompressed(random.pick(List.of(10, 40, 90))) : mix;
   }
 
@@ -229,6 +232,7 @@ record ImageShape(
             backed ? format : null);
     switch (preparation) {
       case EMPTY -> {}
+      case ZSTD -> ImageMaker.useZstd(file);
       case PREALLOCATED -> ImageMaker.preallocate(file, Long.MAX_VALUE);
       case NEARLY_FULL -> {
         long countable = clusterBytes / 8L * (clusterBytes * 8L / refcountBits);
@@ -243,7 +247,7 @@ record ImageShape(
   }
 
   private int tableClustersFor(Preparation how) {
-    if (how == Preparation.EMPTY || how == Preparation.NEARLY_FULL) {
+    if (how == Preparation.EMPTY || how == Preparation.ZSTD || how == Preparation.NEARLY_FULL) {
       return 1;
     }
     long clusters = diskBytes / clusterBytes * 11L / 10 + 64;

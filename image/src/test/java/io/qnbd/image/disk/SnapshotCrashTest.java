@@ -42,6 +42,7 @@ final class SnapshotCrashTest {
         tiny.withLazyRefcounts(),
         tiny.withLazyRefcounts().withBatches(2, 1).withSnapshots(1),
         tiny.with(Preparation.COMPRESSED),
+        tiny.with(Preparation.ZSTD).withLazyRefcounts(),
         tiny.with(Preparation.COMPRESSED).withBatches(4, 0).withLazyRefcounts(),
         tiny.with(Preparation.PREALLOCATED).withBatches(5, 1),
         tiny.with(Backing.RAW_SHORTER).withBatches(7, 0),

@@ -1,5 +1,6 @@
 package io.qnbd.image.oracle;
 
+import com.github.luben.zstd.Zstd;
 import io.qnbd.image.io.MemoryStorage;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -56,6 +57,7 @@ public final class RawQcow2 {
   final long snapshotTableOffset;
   final List<Snapshot> snapshots = new ArrayList<>();
   private final int clusterBits;
+  private final boolean zstd;
   private final long[] refcountTable;
   private final Map<Integer, byte[]> refcountBlocks = new HashMap<>();
 
@@ -77,6 +79,7 @@ public final class RawQcow2 {
     dirty = version >= 3 && (header.getLong(72) & 1) != 0;
     markedCorrupt = version >= 3 && (header.getLong(72) & 2) != 0;
     extendedL2 = version >= 3 && (header.getLong(72) & EXTENDED_L2) != 0;
+    zstd = version >= 3 && (header.getLong(72) & 8) != 0 && header.get(104) == 1;
     refcountBits = version >= 3 ? 1 << header.getInt(96) : 16;
     refcountTable = longs(refcountTableOffset, refcountTableClusters * clusterBytes / 8);
     readSnapshots(header.getInt(60));
@@ -415,6 +418,14 @@ public final class RawQcow2 {
   private byte[] inflated(long entry) {
     long[] range = compressedRange(entry);
     byte[] result = new byte[clusterBytes];
+    if (zstd) {
+      byte[] stream = file.bytes(range[0], (int) (range[1] - range[0]));
+      int frame = (int) Zstd.findFrameCompressedSize(stream);
+      if (Zstd.decompress(result, Arrays.copyOf(stream, frame)) != clusterBytes) {
+        throw new AssertionError("compressed cluster at " + range[0]);
+      }
+      return result;
+    }
     try (Inflater inflater = new Inflater(true)) {
       inflater.setInput(file.bytes(range[0], (int) (range[1] - range[0])));
       int done = inflater.inflate(result);
