@@ -23,6 +23,7 @@ import org.jspecify.annotations.Nullable;
  * @param backing the disk below, or null
  * @param zeroFlagKnown whether the format can say "reads as zeroes" of a cluster: version 3 on
  * @param codec how clusters are compressed; closed with the image
+ * @param cache clusters that were decompressed; closed with the image
  */
 record Layers(
     LatchedStorage file,
@@ -37,4 +38,5 @@ record Layers(
     SnapshotDirectory directory,
     @Nullable DiskImage backing,
     ClusterCodec codec,
+    ClusterCache cache,
     Scratch scratch) {}

@@ -62,6 +62,7 @@ public final class Qcow2Image implements DiskImage {
   private final int refBatch;
   private final RangeLock clusters = new RangeLock();
   private final GuestReader reader;
+  private final ReadAhead readAhead;
   private final ExtentWalk extents;
   private final GuestWriter writer;
   private final CompressedWriter compressedWriter;
@@ -109,6 +110,7 @@ public final class Qcow2Image implements DiskImage {
     this.lazyRefcounts = lazyRefcounts;
     this.headerPending = (autoclearPending || lazyRefcounts) && !options.readOnly();
     this.reader = new GuestReader(layers);
+    this.readAhead = new ReadAhead(layers, reader, clusters);
     this.extents = new ExtentWalk(layers);
     this.writer = new GuestWriter(layers, reader);
     this.compressedWriter = new CompressedWriter(layers);
@@ -178,11 +180,16 @@ public final class Qcow2Image implements DiskImage {
     if (!target.hasRemaining()) {
       return;
     }
-    RangeLock.Hold hold = hold(offset, target.remaining(), false);
+    int bytes = target.remaining();
+    boolean compressed;
+    RangeLock.Hold hold = hold(offset, bytes, false);
     try {
-      reader.read(offset, target);
+      compressed = reader.read(offset, target, ZeroParts.FILLED);
     } finally {
       clusters.release(hold);
+    }
+    if (compressed) {
+      readAhead.after(offset, bytes, virtualBytes);
     }
   }
 
@@ -193,11 +200,16 @@ public final class Qcow2Image implements DiskImage {
       return;
     }
     ZeroParts.Told told = new ZeroParts.Told(target, sink);
-    RangeLock.Hold hold = hold(offset, target.remaining(), false);
+    int bytes = target.remaining();
+    boolean compressed;
+    RangeLock.Hold hold = hold(offset, bytes, false);
     try {
-      reader.read(offset, target, told);
+      compressed = reader.read(offset, target, told);
     } finally {
       clusters.release(hold);
+    }
+    if (compressed) {
+      readAhead.after(offset, bytes, virtualBytes);
     }
     told.end();
   }
@@ -639,7 +651,9 @@ public final class Qcow2Image implements DiskImage {
         }
       } finally {
         commits.close();
+        readAhead.close();
         layers.codec().close();
+        layers.cache().close();
         if (layers.backing() != null) {
           layers.backing().close();
         }

@@ -167,6 +167,8 @@ final class Qcow2Opener {
                 options.l2CacheBytes()),
             allocator,
             barrier);
+    ClusterCache cache = new ClusterCache(geometry.clusterBytes(), ClusterCache.IMAGE_BYTES_MAX);
+    map.onCompressedReleased(cache::forget);
     return new Layers(
         file,
         geometry,
@@ -180,6 +182,7 @@ final class Qcow2Opener {
         directory,
         backing,
         codec(file, header),
+        cache,
         new Scratch(geometry.clusterBytes()));
   }
 

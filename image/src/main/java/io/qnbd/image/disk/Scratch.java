@@ -18,7 +18,7 @@ final class Scratch {
   Scratch(int clusterBytes) {
     this.bytes = Math.max(BYTES_MIN, clusterBytes);
     this.assembled = ThreadLocal.withInitial(() -> ByteBuffer.allocateDirect(bytes));
-    this.decoded = ThreadLocal.withInitial(() -> ByteBuffer.allocateDirect(bytes + 2 * bytes));
+    this.decoded = ThreadLocal.withInitial(() -> ByteBuffer.allocateDirect(3 * clusterBytes));
   }
 
   /** The capacity of {@link #assembled}: a cluster at least. */
@@ -31,7 +31,7 @@ final class Scratch {
     return assembled.get().clear();
   }
 
-  /** An empty buffer for a cluster and, behind it, the stream that it is decompressed from. */
+  /** An empty buffer for a cluster and, behind it, a stream of up to two clusters. */
   ByteBuffer decoded() {
     return decoded.get().clear();
   }

@@ -69,6 +69,13 @@ public final class ClusterMap {
    */
   public record Options(boolean zeroFlagKnown, long backingBytes, long l2CacheBytes) {}
 
+  /** Hears of compressed clusters that entries have lost. The metadata lock is held. */
+  @FunctionalInterface
+  public interface CompressedReleased {
+    void at(long hostOffset, int bytes);
+  }
+
+  private CompressedReleased compressedReleased = (_, _) -> {};
   private final long backingBytes;
   private long fileBytesSeen;
 
@@ -99,6 +106,11 @@ public final class ClusterMap {
   /** The map by subclusters; null for an image whose clusters have none. */
   public @Nullable SubclusterMap subclusters() {
     return subclusters;
+  }
+
+  /** Whom to tell, before the host cluster is released, that a compressed cluster was replaced. */
+  public void onCompressedReleased(CompressedReleased listener) {
+    compressedReleased = listener;
   }
 
   /** Whether so much is dirty that writers should wait for a commit. */
@@ -504,6 +516,7 @@ public final class ClusterMap {
     if (L2Entry.compressed(old)) {
       long at = L2Entry.compressedOffset(old, geometry.clusterBits());
       int bytes = L2Entry.compressedBytes(old, geometry.clusterBits());
+      compressedReleased.at(at, bytes);
       long last = geometry.clusterOf(at + bytes - 1);
       for (long cluster = geometry.clusterOf(at); cluster <= last; cluster++) {
         allocator.release(cluster);
