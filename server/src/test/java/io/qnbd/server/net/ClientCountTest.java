@@ -62,6 +62,9 @@ final class ClientCountTest {
       }
       RawClient first = server.simple();
       RawClient second = server.structured();
+      // An answer proves that the second is counted: the reply to GO leaves just before that.
+      second.send(RawClient.request(0, RawClient.FLUSH, 1, 0, 0));
+      second.simpleReply();
       first.send(RawClient.request(0, RawClient.DISC, 1, 0, 0));
       assertTrue(first.closedByServer());
       first.close();
