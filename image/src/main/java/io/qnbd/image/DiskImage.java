@@ -65,6 +65,40 @@ public interface DiskImage extends AutoCloseable {
    */
   void read(long offset, ByteBuffer target, ZeroRangeSink zeroes) throws IOException;
 
+  /** What became of a {@link #tryRead}. */
+  enum Attempt {
+    /** The target is filled. */
+    DONE,
+    /** The whole range reads as zeroes; the target is as it was. */
+    ZEROES,
+    /** It would have to wait, or is better done by a thread that may; see there. */
+    WOULD_BLOCK
+  }
+
+  /**
+   * Reads like {@link #read(long, ByteBuffer)} if that can be done without waiting for a lock, a
+   * table, another file or the disk. May be called from a thread that must not wait.
+   *
+   * <p>What is in the way may be anything, damage included: the caller then reads in earnest.
+   *
+   * @param target a direct buffer; its position moves only if it was filled, but its bytes may have
+   *     changed in any case
+   */
+  default Attempt tryRead(long offset, ByteBuffer target) throws IOException {
+    return Attempt.WOULD_BLOCK;
+  }
+
+  /**
+   * Writes like {@link #write} if the range's clusters are there already and nothing is in the way.
+   * Waits for nothing that is qnbd's own; the host may still take its time for the bytes, as it
+   * does when too many of them wait for the disk: Linux can't be asked beforehand.
+   *
+   * @return false, with nothing changed and {@code source} as it was, where it did not
+   */
+  default boolean tryWrite(long offset, ByteBuffer source) throws IOException {
+    return false;
+  }
+
   /**
    * Tells what {@code [offset, offset + bytes)} is made of, in ascending pieces without gaps from
    * the first byte to the last, unless {@code sink} wants no more of them. It is called on the

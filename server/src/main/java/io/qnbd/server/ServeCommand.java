@@ -111,6 +111,16 @@ final class ServeCommand implements Callable<Integer> {
   private @Nullable Integer workers;
 
   @Option(
+      names = "--fast-path",
+      paramLabel = "on|off",
+      converter = OnOff.class,
+      description = {
+        "Whether small requests that need not wait for the disk are done by the thread that "
+            + "receives them. Off hands each to a worker: slower, for comparison. Default: on."
+      })
+  private @Nullable Boolean fastPath;
+
+  @Option(
       names = "--max-connections",
       paramLabel = "N",
       description = "Connections to the server at a time. Default: 4096.")
@@ -196,6 +206,9 @@ final class ServeCommand implements Callable<Integer> {
     if (connectionsMax != null) {
       requireRange("--max-connections", connectionsMax, 1, CONNECTIONS_MAX_MAX);
       limits = limits.withConnectionsMax(connectionsMax);
+    }
+    if (fastPath != null) {
+      limits = limits.withFastPath(fastPath);
     }
     TlsFiles tlsFiles = tlsOptions.files();
     TlsMode tls = tlsOptions.mode();

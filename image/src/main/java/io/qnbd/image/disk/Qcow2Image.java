@@ -71,6 +71,7 @@ public final class Qcow2Image implements DiskImage {
   /** Null for an image whose clusters have no subclusters. */
   private final @Nullable SubclusterZeroes parts;
 
+  private final QuickAccess quick;
   private final CommitOrder order;
   private final GroupCommit commits;
 
@@ -117,6 +118,7 @@ public final class Qcow2Image implements DiskImage {
     this.zeroes = new ZeroWriter(layers, extents);
     SubclusterMap subclusters = layers.map().subclusters();
     this.parts = subclusters == null ? null : new SubclusterZeroes(layers, subclusters, zeroes);
+    this.quick = new QuickAccess(layers, clusters);
     int unwrittenMax = lazyRefcounts ? Integer.MAX_VALUE : options.refBatch();
     this.order = new CommitOrder(layers, true, unwrittenMax);
     this.commits =
@@ -212,6 +214,22 @@ public final class Qcow2Image implements DiskImage {
       readAhead.after(offset, bytes, virtualBytes);
     }
     told.end();
+  }
+
+  @Override
+  public Attempt tryRead(long offset, ByteBuffer target) throws IOException {
+    Objects.checkFromIndexSize(offset, target.remaining(), virtualBytes());
+    return quick.read(offset, target);
+  }
+
+  @Override
+  public boolean tryWrite(long offset, ByteBuffer source) throws IOException {
+    Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
+    if (readOnly || headerPending || layers.file().failed() || !source.hasRemaining()) {
+      return false;
+    }
+    order.noteChange();
+    return quick.write(offset, source);
   }
 
   @Override

@@ -47,6 +47,9 @@ public final class FileStorage implements Storage {
   private final @Nullable DirectIo direct;
   private volatile int fd;
 
+  /** Whether the host has refused to say what it has in memory. */
+  private volatile boolean triesUseless;
+
   /**
    * Which file it is, whatever path led to it.
    *
@@ -193,6 +196,24 @@ public final class FileStorage implements Storage {
       throw failure("reading", bytes, at, result);
     }
     return (int) result;
+  }
+
+  /** Never with O_DIRECT, whose reads go to the disk. */
+  @Override
+  public boolean tryRead(long at, ByteBuffer target) throws IOException {
+    if (direct != null || triesUseless || !target.isDirect()) {
+      return false;
+    }
+    int bytes = target.remaining();
+    long result = Posix.tryRead(fd(), at, target);
+    if (result == bytes) {
+      target.position(target.limit());
+      return true;
+    }
+    if (result == -Posix.EOPNOTSUPP || result == -Posix.ENOSYS) {
+      triesUseless = true; // this file system, or kernel, never knows
+    }
+    return false; // an error is met again, and told, by whoever reads in earnest
   }
 
   @Override

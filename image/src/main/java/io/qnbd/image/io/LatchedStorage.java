@@ -98,6 +98,11 @@ public final class LatchedStorage implements Storage {
   }
 
   @Override
+  public boolean tryRead(long at, ByteBuffer target) throws IOException {
+    return file.tryRead(at, target);
+  }
+
+  @Override
   public void write(long at, ByteBuffer source) throws IOException {
     int bytes = source.remaining();
     checkWorking("writing", at, bytes);

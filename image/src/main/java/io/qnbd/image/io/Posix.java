@@ -77,6 +77,9 @@ final class Posix {
   /** No data behind the offset. */
   private static final int ENXIO = 6;
 
+  /** Reads what is in the page cache and nothing else (preadv2(2)). */
+  private static final int RWF_NOWAIT = 8;
+
   private static final int FADVISE_WILLNEED = 3;
   private static final int AT_EMPTY_PATH = 0x1000;
   private static final int STATX_BASIC_STATS = 0x7ff;
@@ -90,6 +93,8 @@ final class Posix {
   private static final MethodHandle CLOSE = call("close", JAVA_INT, JAVA_INT);
   private static final MethodHandle PREAD =
       call("pread", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
+  private static final @Nullable MethodHandle PREADV2 =
+      callIfThere("preadv2", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT, JAVA_LONG, JAVA_INT);
   private static final MethodHandle PWRITE =
       call("pwrite", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
   private static final MethodHandle FALLOCATE =
@@ -220,6 +225,30 @@ final class Posix {
       target.position(start + (int) done);
     }
     return done;
+  }
+
+  /**
+   * Reads into {@code target}, a direct buffer that stays as it is, what of it the page cache has.
+   *
+   * @return the bytes read, which may be fewer than asked for any reason, or an error
+   */
+  static long tryRead(int fd, long at, ByteBuffer target) {
+    MethodHandle call = PREADV2;
+    if (call == null) {
+      return -ENOSYS;
+    }
+    PerThread own = PER_THREAD.get();
+    MemorySegment vector = own.vector;
+    vector.set(ADDRESS, 0, MemorySegment.ofBuffer(target));
+    vector.set(JAVA_LONG, 8, target.remaining());
+    try {
+      long count = (long) call.invokeExact(own.state, fd, vector, 1, at, RWF_NOWAIT);
+      return count < 0 ? -(int) ERRNO.get(own.state, 0L) : count;
+    } catch (Throwable e) {
+      throw unexpected(e);
+    } finally {
+      Reference.reachabilityFence(target);
+    }
   }
 
   private static long readToHeap(int fd, long at, ByteBuffer target) {
@@ -523,6 +552,18 @@ final class Posix {
         Linker.Option.firstVariadicArg(firstVariadic));
   }
 
+  /** A call that not every C library has. */
+  private static @Nullable MethodHandle callIfThere(
+      String name, ValueLayout result, ValueLayout... arguments) {
+    Linker linker = Linker.nativeLinker();
+    return linker
+        .defaultLookup()
+        .find(name)
+        .map(symbol ->
+            linker.downcallHandle(symbol, FunctionDescriptor.of(result, arguments), capture()))
+        .orElse(null);
+  }
+
   private static MethodHandle plain(String name, FunctionDescriptor descriptor) {
     return link(name, descriptor);
   }
@@ -541,6 +582,10 @@ final class Posix {
   /** Memory that native calls of one thread use, so that a call allocates none. */
   private static final class PerThread {
     private final MemorySegment state = Arena.ofAuto().allocate(Linker.Option.captureStateLayout());
+
+    /** A struct iovec: address, length. */
+    private final MemorySegment vector = Arena.ofAuto().allocate(16, 8);
+
     private @Nullable ByteBuffer scratch;
 
     ByteBuffer scratch() {

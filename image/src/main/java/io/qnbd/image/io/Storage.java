@@ -30,6 +30,16 @@ public interface Storage extends Closeable {
    */
   int read(long at, ByteBuffer target) throws IOException;
 
+  /**
+   * Fills {@code target} if that can be done at once, from memory: never waits for the disk.
+   *
+   * @return false, with the position of {@code target} where it was, when it would wait, when the
+   *     file ends before, and when the host can't tell; its bytes may have changed
+   */
+  default boolean tryRead(long at, ByteBuffer target) throws IOException {
+    return false;
+  }
+
   /** Writes all that remains in {@code source}, extending the file where needed. */
   void write(long at, ByteBuffer source) throws IOException;
 

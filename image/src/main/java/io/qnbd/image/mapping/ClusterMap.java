@@ -127,15 +127,31 @@ public final class ClusterMap {
    */
   public Mapping lookup(long guestOffset, long bytesMax) throws IOException {
     long cluster = geometry.clusterOf(guestOffset);
-    int inCluster = geometry.inCluster(guestOffset);
     long table = tableOffset(cluster);
     if (table == 0) {
       return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
     }
-    SliceCache.Slice slice = slice(table, cluster);
+    return lookupIn(slice(table, cluster), guestOffset, bytesMax);
+  }
+
+  /** The same if it can be told without reading a table, else null. */
+  public @Nullable Mapping lookupCached(long guestOffset, long bytesMax) throws IOException {
+    long cluster = geometry.clusterOf(guestOffset);
+    long table = tableOffset(cluster);
+    if (table == 0) {
+      return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
+    }
+    SliceCache.Slice slice = slices.cached(sliceOffset(table, cluster));
+    return slice == null ? null : lookupIn(slice, guestOffset, bytesMax);
+  }
+
+  private Mapping lookupIn(SliceCache.Slice slice, long guestOffset, long bytesMax)
+      throws IOException {
     if (subclusters != null) {
       return subclusters.lookup(slice, guestOffset, bytesMax);
     }
+    long cluster = geometry.clusterOf(guestOffset);
+    int inCluster = geometry.inCluster(guestOffset);
     int index = indexInSlice(cluster);
     long entry = slice.entries[index];
     if (L2Entry.compressed(entry)) {
@@ -256,8 +272,12 @@ public final class ClusterMap {
   }
 
   private SliceCache.Slice slice(long table, long cluster) throws IOException {
+    return slices.get(sliceOffset(table, cluster));
+  }
+
+  private long sliceOffset(long table, long cluster) {
     int sliceIndex = geometry.l2Index(cluster) / geometry.sliceEntries();
-    return slices.get(table + (long) sliceIndex * geometry.sliceBytes());
+    return table + (long) sliceIndex * geometry.sliceBytes();
   }
 
   /** The slice of a cluster that has an L2 table. */

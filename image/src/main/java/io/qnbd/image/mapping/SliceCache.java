@@ -7,6 +7,7 @@ import java.util.ArrayList;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.List;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The cache of L2 slices: pieces of L2 tables, at most a page each, by their host offset.
@@ -63,6 +64,11 @@ final class SliceCache {
     evictDownTo(slicesMax - 1);
     slices.put(hostOffset, slice);
     return slice;
+  }
+
+  /** The slice at {@code hostOffset} if it need not be read. */
+  @Nullable Slice cached(long hostOffset) {
+    return slices.get(hostOffset);
   }
 
   private void evictDownTo(int count) {

@@ -98,6 +98,12 @@ public final class RawImage implements DiskImage {
     readAndFill(offset, target);
   }
 
+  @Override
+  public Attempt tryRead(long offset, ByteBuffer target) throws IOException {
+    Objects.checkFromIndexSize(offset, target.remaining(), virtualBytes);
+    return file.tryRead(offset, target) ? Attempt.DONE : Attempt.WOULD_BLOCK;
+  }
+
   private void readAndFill(long offset, ByteBuffer target) throws IOException {
     file.read(offset, target);
     while (target.remaining() >= Long.BYTES) {
@@ -180,6 +186,15 @@ public final class RawImage implements DiskImage {
     if (source.hasRemaining()) {
       file.write(offset, source);
     }
+  }
+
+  @Override
+  public boolean tryWrite(long offset, ByteBuffer source) throws IOException {
+    if (readOnly || file.failed()) {
+      return false;
+    }
+    write(offset, source);
+    return true;
   }
 
   @Override

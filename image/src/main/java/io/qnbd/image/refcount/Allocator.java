@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicLong;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -77,6 +78,9 @@ public final class Allocator {
   private boolean raised;
 
   private final AllocatorCounters counters = new AllocatorCounters();
+
+  /** Written under the metadata lock, read by anybody. */
+  private final AtomicLong unusedEpoch = new AtomicLong();
 
   /**
    * Nothing is reserved yet.
@@ -171,6 +175,15 @@ public final class Allocator {
   }
 
   /**
+   * How often clusters have become unused. Whoever looked a cluster up, read it, and finds the same
+   * number before and after has read what the cluster was looked up for: it cannot have been
+   * punched, nor handed out, before the number grew. May be called without the lock.
+   */
+  public long unusedEpoch() {
+    return unusedEpoch.get();
+  }
+
+  /**
    * Applies a batch whose removals are durable. Clusters that nothing refers to any more keep their
    * count of 1 and stay in quarantine, for the caller to punch.
    *
@@ -198,6 +211,9 @@ public final class Allocator {
       i += same;
     }
     addTo(unused, run);
+    if (!unused.isEmpty()) {
+      unusedEpoch.incrementAndGet(); // before any of them is touched
+    }
     counters.applied += sorted.length;
     if (loweredToOne && !lazy) {
       // They are handed out as counted once, and the next reference to them will say so.

@@ -175,7 +175,7 @@ final class ConcurrentCrashTest {
         case 0 -> image.trim(at, count);
         case 1 -> image.writeZeroes(at, count, ZeroMode.MAY_UNMAP);
         case 2 -> image.writeZeroes(at, count, ZeroMode.KEEP_ALLOCATED);
-        default -> image.write(at, ByteBuffer.wrap(Pattern.fill(random.nextLong(), count)));
+        default -> Quick.write(image, at, ByteBuffer.wrap(Pattern.fill(random.nextLong(), count)));
       }
     }
   }
@@ -210,11 +210,11 @@ final class ConcurrentCrashTest {
       if (zero) {
         image.writeZeroes(at, SECTOR, ZeroMode.MAY_UNMAP);
       } else {
-        image.write(at, ByteBuffer.wrap(data));
+        Quick.write(image, at, ByteBuffer.wrap(data));
       }
       model.end(at, SECTOR);
       ByteBuffer back = ByteBuffer.allocate(SECTOR);
-      image.read(at, back);
+      Quick.read(image, at, back);
       GuestModel.assertSame(data, back.array(), "sector at " + at);
     }
 

@@ -217,8 +217,10 @@ final class ConcurrentModelTest {
         }
         case 3, 4 -> {
           ByteBuffer target = ByteBuffer.allocate((int) bytes);
-          if (random.chance(50)) {
+          if (random.chance(30)) {
             image.read(at, target);
+          } else if (random.chance(50)) {
+            Quick.read(image, at, target);
           } else {
             SparseRead.of(image, at, target);
           }
@@ -227,7 +229,11 @@ final class ConcurrentModelTest {
         case 6 -> seeExtents(at, bytes, began);
         case 5 -> image.flush();
         default -> {
-          image.write(at, stamped(stamp, (int) bytes));
+          if (random.chance(50)) {
+            Quick.write(image, at, stamped(stamp, (int) bytes));
+          } else {
+            image.write(at, stamped(stamp, (int) bytes));
+          }
           changes.add(new Change(stamp, first, end, began, clock.incrementAndGet(), false));
         }
       }

@@ -106,7 +106,11 @@ final class Workload {
   void write(int at, byte[] data) throws IOException {
     model.begin(at, data);
     try {
-      image.write(at, source(data));
+      if (random.chance(50)) {
+        Quick.write(image, at, source(data));
+      } else {
+        image.write(at, source(data));
+      }
     } catch (IOException e) {
       settleFailed(at, data.length, e);
       throw e;
@@ -227,7 +231,11 @@ final class Workload {
     if (random.chance(50)) {
       return SparseRead.of(image, at, target);
     }
-    image.read(at, target);
+    if (random.chance(50)) {
+      Quick.read(image, at, target);
+    } else {
+      image.read(at, target);
+    }
     byte[] bytes = new byte[count];
     target.flip().get(bytes);
     return bytes;

@@ -88,6 +88,12 @@ public final class FaultyStorage implements Storage {
   }
 
   @Override
+  public boolean tryRead(long at, ByteBuffer target) throws IOException {
+    pass(Operation.READ, at, target.remaining());
+    return file.tryRead(at, target);
+  }
+
+  @Override
   public int read(long at, ByteBuffer target) throws IOException {
     pass(Operation.READ, at, target.remaining());
     return file.read(at, target);

@@ -7,8 +7,8 @@ import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A file that holds up one write until it is let through. What the write is to do is not done
- * before that.
+ * A file that holds up one write, or one quick read, until it is let through. What it is to do is
+ * not done before that.
  *
  * <p>Thread-safe.
  */
@@ -22,7 +22,11 @@ public final class GatedStorage implements Storage {
   }
 
   /** One write that is held up: it has arrived, then it may pass. */
-  private record Gate(Writes writes, CountDownLatch arrived, CountDownLatch open) {}
+  private record Gate(Writes writes, boolean tries, CountDownLatch arrived, CountDownLatch open) {
+    Gate(Writes writes, boolean tries) {
+      this(writes, tries, new CountDownLatch(1), new CountDownLatch(1));
+    }
+  }
 
   private final Storage file;
   private volatile @Nullable Gate gate;
@@ -33,7 +37,12 @@ public final class GatedStorage implements Storage {
 
   /** Holds up the next of these writes. */
   public void close(Writes writes) {
-    gate = new Gate(writes, new CountDownLatch(1), new CountDownLatch(1));
+    gate = new Gate(writes, false);
+  }
+
+  /** Holds up the next {@link #tryRead}. */
+  public void closeToTries() {
+    gate = new Gate((_, _) -> true, true);
   }
 
   /** Waits until a write stands before the gate. */
@@ -54,14 +63,25 @@ public final class GatedStorage implements Storage {
 
   @Override
   public void write(long at, ByteBuffer source) throws IOException {
+    pass(at, source.remaining(), false);
+    file.write(at, source);
+  }
+
+  @Override
+  public boolean tryRead(long at, ByteBuffer target) throws IOException {
+    pass(at, target.remaining(), true);
+    return file.tryRead(at, target);
+  }
+
+  private void pass(long at, int bytes, boolean tries) throws IOException {
     Gate closed = gate;
     if (closed != null
+        && closed.tries() == tries
         && closed.arrived().getCount() > 0
-        && closed.writes().match(at, source.remaining())) {
+        && closed.writes().match(at, bytes)) {
       closed.arrived().countDown();
       await(closed.open());
     }
-    file.write(at, source);
   }
 
   private static void await(CountDownLatch opened) throws IOException {

@@ -82,6 +82,11 @@ public final class RecordingStorage implements Storage {
   }
 
   @Override
+  public boolean tryRead(long at, ByteBuffer target) throws IOException {
+    return file.tryRead(at, target);
+  }
+
+  @Override
   public int read(long at, ByteBuffer target) throws IOException {
     return file.read(at, target);
   }

@@ -7,6 +7,7 @@ import io.qnbd.protocol.NbdError;
 import io.qnbd.protocol.Reply;
 import io.qnbd.protocol.ReplyMode;
 import io.qnbd.protocol.Request;
+import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
 import java.util.Iterator;
 import java.util.List;
@@ -53,6 +54,8 @@ public record ReplyEncoder(ReplyMode replies) {
   private static final int TYPE_BLOCK_STATUS_EXT = 6;
   private static final int TYPE_ERROR = 0x8001;
   private static final int TYPE_ERROR_OFFSET = 0x8002;
+  private static final int ERROR_BYTES_MAX =
+      Integer.BYTES + Short.BYTES + WireLimits.STRING_BYTES_MAX + Long.BYTES;
   private static final int HOLE_BYTES = Long.BYTES + Integer.BYTES;
 
   /** What {@link #putDataHeader} appends, and {@link #put} for a {@link Reply.Data}. */
@@ -103,6 +106,15 @@ public record ReplyEncoder(ReplyMode replies) {
     checkPiece(read, offset, bytes);
     putChunk(out, TYPE_OFFSET_HOLE, read, HOLE_BYTES, done);
     out.writeLong(offset).writeInt(bytes);
+  }
+
+  /** No less than {@link #put} appends for {@code reply}. */
+  public int roomFor(Reply reply) {
+    return switch (reply) {
+      case Reply.Done _, Reply.Data _ -> EXTENDED_BYTES + Long.BYTES;
+      case Reply.Extents extents -> Math.toIntExact(bytesOf(extents));
+      case Reply.Failed _ -> EXTENDED_BYTES + ERROR_BYTES_MAX;
+    };
   }
 
   /** How much {@link #put} appends for {@code reply}. */

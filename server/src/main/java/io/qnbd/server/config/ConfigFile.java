@@ -87,7 +87,11 @@ public final class ConfigFile {
     Path control = fields.path("control");
     ServerLimits limits = ServerLimits.DEFAULT;
     limits =
-        limits.withWorkerThreads(fields.count("workers", limits.workerThreads(), 1, WORKERS_MAX));
+        limits
+            .withWorkerThreads(fields.count("workers", limits.workerThreads(), 1, WORKERS_MAX))
+            .withFastPath(
+                Objects.requireNonNullElse(
+                    fields.parsed("fast-path", Choice::onOff), limits.fastPath()));
     TomlTable tlsTable = table(fields, toml, TLS);
     TomlTable limitsTable = table(fields, toml, LIMITS);
     fields.known(EXPORT);

@@ -33,6 +33,7 @@ public final class Export {
   private final Fence fence = new Fence();
   private final RequestCounters requests = new RequestCounters();
   private final Seats seats = new Seats();
+  private final WritePace writePace = new WritePace();
   private final RateGate rates;
   private final List<StatusContext> contexts;
   private volatile ExportSettings settings;
@@ -148,6 +149,11 @@ public final class Export {
   /** Holds newcomers off while requests of a dead connection are still in the image. */
   public Fence fence() {
     return fence;
+  }
+
+  /** Says whether event loops may write. */
+  public WritePace writePace() {
+    return writePace;
   }
 
   /** Counts what clients ask for. */

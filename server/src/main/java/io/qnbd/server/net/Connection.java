@@ -66,6 +66,11 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
    */
   private static final long OWN_BYTES = 128 << 10;
 
+  /**
+   * So much is sent at once while more is made, so that the client has something to do meanwhile.
+   */
+  private static final int FLUSH_BYTES = 128 << 10;
+
   /** Long enough for a request that was under way when the last reply left; short for a signal. */
   private static final long REFUSING_MILLIS = 250;
 
@@ -91,6 +96,8 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   private final ProblemLog problems;
   private final RequestDecoder decoder;
   private final CompletedCalls completed = new CompletedCalls();
+  private final ReplyBatch replies;
+  private final LoopCalls loopCalls;
   private final Runnable sendReplies = this::sendReplies;
 
   /** Calls inside the image; the sign bit says that no more may enter. */
@@ -110,6 +117,11 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
   /** What of {@code bytesAdmitted} came from the budget: all or nothing. */
   private long sharedBytesAdmitted;
 
+  /** Of the replies in the batch, and of calls whose replies nobody wants. */
+  private int requestsToSend;
+
+  private long bytesToSend;
+  private long sharedToSend;
   private long requestsReleased;
   private boolean watched;
   private Progress lastProgress = new Progress(-1, -1, -1, -1);
@@ -138,6 +150,8 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     this.workers = parts.workers();
     this.budget = parts.budget();
     this.problems = problems;
+    this.replies = new ReplyBatch(channel);
+    this.loopCalls = new LoopCalls(export, encoder, replies, problems, parts.limits().fastPath());
     this.decoder =
         new RequestDecoder(this, negotiated.replies(), negotiated.export().blockSizes().maximum());
   }
@@ -213,30 +227,51 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
       endInput();
       return;
     }
-    Call call = new Call(this, request, data, bytesAdmitted, sharedBytesAdmitted);
+    long held = bytesAdmitted;
+    long shared = sharedBytesAdmitted;
     bytesAdmitted = 0;
     sharedBytesAdmitted = 0;
     rateAllowed = false;
     requestsInFlight++;
     if (state == State.REFUSING) {
-      answer(call, new Reply.Failed(request, NbdError.ESHUTDOWN, "the server shuts down"));
+      refuse(request, data, held, shared, NbdError.ESHUTDOWN, "the server shuts down");
       return;
     }
     RequestRules.Refusal refusal = rules.refusalOf(request);
     if (refusal != null) {
       problems.debug(refusal.text());
-      answer(call, new Reply.Failed(request, refusal.error(), refusal.text()));
+      refuse(request, data, held, shared, refusal.error(), refusal.text());
       return;
     }
     export.requests().accepted(request);
-    if (request instanceof Request.Flush) {
-      workers.callStarted();
-      call.startCommit();
-    } else if (request.bytes() == 0) {
-      answer(call, new Reply.Done(request));
-    } else {
-      workers.execute(call);
+    switch (loopCalls.run(request, data)) {
+      case ANSWERED -> answered(data, held, shared);
+      case TO_COMMIT -> commit(new Call(this, request, data, held, shared));
+      case LEFT -> workers.execute(new Call(this, request, data, held, shared));
     }
+  }
+
+  private void refuse(
+      Request request, ByteBuf data, long held, long shared, NbdError error, String text) {
+    Reply.Failed failed = new Reply.Failed(request, error, text);
+    encoder.put(replies.room(encoder.roomFor(failed)), failed);
+    answered(data, held, shared);
+  }
+
+  /** The reply is in the batch. */
+  private void answered(ByteBuf data, long held, long shared) {
+    data.release();
+    requestsToSend++;
+    bytesToSend += held;
+    sharedToSend += shared;
+    if (replies.waitingBytes() >= FLUSH_BYTES) {
+      flush();
+    }
+  }
+
+  private void commit(Call call) {
+    workers.callStarted();
+    call.startCommit();
   }
 
   /** Sends what was answered while decoding, and sees whether the end has come. */
@@ -319,11 +354,6 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     paused();
   }
 
-  private void answer(Call call, Reply reply) {
-    call.answer(reply);
-    push(call);
-  }
-
   // Image calls, on worker and committer threads.
 
   /** Whether the image may be called; if so, {@link #leaveImage} must follow. */
@@ -374,25 +404,13 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
 
   // Replies, on the event loop.
 
-  /**
-   * Sends the replies of all completed calls in one flush. Runs of replies without data share a
-   * buffer. The last write tells when all have reached the socket.
-   */
+  /** Sends the replies of all completed calls, and those made here, in one flush. */
   private void sendReplies() {
-    Call first = completed.takeAll();
-    if (first == null) {
-      return;
-    }
     boolean active = channel.isActive();
-    int requests = 0;
-    long bytes = 0;
-    long shared = 0;
-    ByteBuf small = null;
-    ByteBuf last = null;
-    for (Call call = first; call != null; call = call.next) {
-      requests++;
-      bytes += call.heldBytes;
-      shared += call.sharedBytes;
+    for (Call call = completed.takeAll(); call != null; call = call.next) {
+      requestsToSend++;
+      bytesToSend += call.heldBytes;
+      sharedToSend += call.sharedBytes;
       ByteBuf replyData = call.takeReplyData();
       Reply reply = call.reply();
       if (!active || reply == null) {
@@ -400,36 +418,32 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
           replyData.release();
         }
       } else if (replyData != null) {
-        write(last);
-        write(small);
-        small = null;
-        last = replyData;
+        replies.add(replyData);
       } else {
-        write(last);
-        last = null;
-        if (small == null) {
-          small = channel.alloc().directBuffer(ReplyEncoder.REPLY_BYTES_TYPICAL * 8);
-        }
-        encoder.put(small, reply);
+        encoder.put(replies.room(encoder.roomFor(reply)), reply);
       }
     }
-    flush(small != null ? small : last, requests, bytes, shared);
+    flush();
   }
 
-  private void write(@Nullable ByteBuf out) {
-    if (out != null) {
-      var _ = channel.write(out, channel.voidPromise());
+  /** What is in the batch leaves; what it answers is no longer in flight when it has. */
+  private void flush() {
+    int requests = requestsToSend;
+    long bytes = bytesToSend;
+    long shared = sharedToSend;
+    if (requests == 0) {
+      return;
     }
-  }
-
-  private void flush(@Nullable ByteBuf last, int requests, long bytes, long shared) {
-    if (last == null) {
+    requestsToSend = 0;
+    bytesToSend = 0;
+    sharedToSend = 0;
+    if (replies.isEmpty()) {
       released(requests, bytes, shared);
       return;
     }
     ChannelPromise sent = channel.newPromise();
     sent.addListener(_ -> released(requests, bytes, shared));
-    var _ = channel.writeAndFlush(last, sent);
+    replies.flush(sent);
   }
 
   /** Replies have reached the socket, or nobody wants them any more. */

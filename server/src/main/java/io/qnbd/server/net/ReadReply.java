@@ -32,7 +32,7 @@ import org.jspecify.annotations.Nullable;
  */
 final class ReadReply implements ZeroRangeSink {
   /** Below this a hole saves less than its chunk and one more piece of a vector cost. */
-  private static final int HOLE_BYTES_MIN = 4096;
+  static final int HOLE_BYTES_MIN = 4096;
 
   /** After a failure the request is read again in steps of this size, to find the place. */
   private static final int STEP_BYTES = 4096;

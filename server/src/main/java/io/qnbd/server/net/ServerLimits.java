@@ -19,6 +19,7 @@ import java.time.Duration;
  *     it
  * @param bytesTotal data of the requests of all connections together, beyond 1 MiB that each has to
  *     itself
+ * @param fastPath whether event loops do small requests themselves that need not wait
  */
 public record ServerLimits(
     int workerThreads,
@@ -29,7 +30,8 @@ public record ServerLimits(
     Duration stallDeadline,
     int requestsPerConnection,
     long bytesPerConnection,
-    long bytesTotal) {
+    long bytesTotal,
+    boolean fastPath) {
 
   /** Two of the largest requests, so that one client cannot keep all others out. */
   private static final long BYTES_TOTAL_MIN = 128L << 20;
@@ -64,7 +66,8 @@ public record ServerLimits(
         Duration.ofSeconds(30),
         64,
         64L << 20,
-        Math.max(BYTES_TOTAL_MIN, PlatformDependent.maxDirectMemory() / 4));
+        Math.max(BYTES_TOTAL_MIN, PlatformDependent.maxDirectMemory() / 4),
+        true);
   }
 
   public ServerLimits withWorkerThreads(int value) {
@@ -77,7 +80,8 @@ public record ServerLimits(
         stallDeadline,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withEventLoopThreads(int value) {
@@ -90,7 +94,8 @@ public record ServerLimits(
         stallDeadline,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withConnectionsMax(int value) {
@@ -103,7 +108,8 @@ public record ServerLimits(
         stallDeadline,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withHandshakesMax(int value) {
@@ -116,7 +122,8 @@ public record ServerLimits(
         stallDeadline,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withHandshakeDeadline(Duration value) {
@@ -129,7 +136,8 @@ public record ServerLimits(
         stallDeadline,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withStallDeadline(Duration value) {
@@ -142,7 +150,8 @@ public record ServerLimits(
         value,
         requestsPerConnection,
         bytesPerConnection,
-        bytesTotal);
+        bytesTotal,
+        fastPath);
   }
 
   public ServerLimits withInFlight(int requests, long bytes, long total) {
@@ -155,6 +164,21 @@ public record ServerLimits(
         stallDeadline,
         requests,
         bytes,
-        total);
+        total,
+        fastPath);
+  }
+
+  public ServerLimits withFastPath(boolean value) {
+    return new ServerLimits(
+        workerThreads,
+        eventLoopThreads,
+        connectionsMax,
+        handshakesMax,
+        handshakeDeadline,
+        stallDeadline,
+        requestsPerConnection,
+        bytesPerConnection,
+        bytesTotal,
+        value);
   }
 }
