@@ -27,13 +27,18 @@ public final class QnbdProcess implements AutoCloseable {
 
   /**
    * Starts {@code qnbd serve} on a free port of the loopback, unless the arguments say where, and
-   * returns when it has said that it is ready.
+   * returns when it has said that it is ready. What {@code -Dqnbd.serve.options} names, separated
+   * by blanks, such as {@code --fast-path off}, is given to each server.
    */
   public static QnbdProcess serve(String... arguments) {
     // Whoever started the tests in the background may have had SIGINT or SIGHUP ignored, and every
     // child inherits that; a person's terminal does not.
     List<String> command =
         new ArrayList<>(List.of("env", "--default-signal=INT,HUP", launcher(), "serve"));
+    String more = System.getProperty("qnbd.serve.options", "").strip();
+    if (!more.isEmpty()) {
+      command.addAll(List.of(more.split(" +")));
+    }
     List<String> given = Arrays.asList(arguments);
     if (!given.contains("--listen") && !given.contains("--unix")) {
       command.addAll(List.of("--listen", "127.0.0.1:0"));

@@ -72,6 +72,7 @@ final class RandomTrafficIT {
         "caches that hold next to nothing; cluster_size=512;"
             + " --l2-cache 64K --ref-batch 5 --ref-reserve 3",
         "past the page cache; cluster_size=64k; --cache none",
+        "everything by the workers; cluster_size=64k; --fast-path off",
         "nothing is ever synced; cluster_size=64k; --cache unsafe"
       })
   void plainImageWithOtherSettings(String name, String option, String settings) throws IOException {

@@ -432,4 +432,22 @@ final class FileStorageTest {
     }
     assertEquals(List.of(), List.copyOf(failures));
   }
+
+  @Test
+  void readsAtOnceWhatIsInMemoryAndNothingElse() throws IOException {
+    Path path = temp.resolve("tried");
+    Files.write(path, new byte[] {1, 2, 3, 4, 5, 6, 7, 8});
+    try (FileStorage file = FileStorage.open(path, true, CacheMode.WRITEBACK)) {
+      ByteBuffer target = ByteBuffer.allocateDirect(4);
+      file.read(2, target); // now it is in memory for certain
+      target.clear();
+      if (file.tryRead(2, target)) { // a file system may not know, as tmpfs once did not
+        assertEquals(0x03040506, target.flip().getInt());
+      }
+      target.clear();
+      assertFalse(file.tryRead(6, target), "the file ends before");
+      assertEquals(4, target.remaining());
+      assertFalse(file.tryRead(2, ByteBuffer.allocate(4)), "not direct");
+    }
+  }
 }

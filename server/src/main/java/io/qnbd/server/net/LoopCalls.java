@@ -96,7 +96,7 @@ final class LoopCalls {
     try {
       attempt =
           export.image().tryRead(read.offset(), out.internalNioBuffer(start + headerBytes, bytes));
-    } catch (IOException _) {
+    } catch (IOException | RuntimeException _) {
       return Outcome.LEFT; // whoever reads in earnest finds out where it fails
     }
     return switch (attempt) {
@@ -135,7 +135,7 @@ final class LoopCalls {
       if (!export.image().tryWrite(write.offset(), data.nioBuffer())) {
         return Outcome.LEFT;
       }
-    } catch (IOException failed) {
+    } catch (IOException | RuntimeException failed) {
       problems.requestFailed(write, failed);
       put(new Reply.Failed(write, ErrorMapping.errorOf(failed), ErrorMapping.textOf(failed)));
       return Outcome.ANSWERED;

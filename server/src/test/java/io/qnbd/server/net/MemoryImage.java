@@ -46,6 +46,8 @@ final class MemoryImage implements DiskImage {
   private int writes;
   private int commits;
   private int prefetches;
+  private int quickReads;
+  private int quickWrites;
   private @Nullable ZeroMode lastZeroMode;
 
   MemoryImage(int bytes, boolean readOnly) {
@@ -135,6 +137,50 @@ final class MemoryImage implements DiskImage {
   public synchronized void read(long offset, ByteBuffer target) throws IOException {
     beginRead(offset, target.remaining());
     target.put(disk, (int) offset, target.remaining());
+  }
+
+  /** At once, unless something was arranged for the next call. */
+  @Override
+  public synchronized Attempt tryRead(long offset, ByteBuffer target) throws IOException {
+    if (held || ioFailure != null || offset + target.remaining() > firstBadByte) {
+      return Attempt.WOULD_BLOCK;
+    }
+    if (bug != null) {
+      throw bug;
+    }
+    boolean[] data = new boolean[1];
+    forEachRun(
+        offset,
+        target.remaining(),
+        (_, state) -> {
+          data[0] |= !state.zero();
+          return true;
+        });
+    if (!data[0]) {
+      return Attempt.ZEROES;
+    }
+    target.put(disk, (int) offset, target.remaining());
+    quickReads++;
+    return Attempt.DONE;
+  }
+
+  /** Where data is already; fails as a full host would. */
+  @Override
+  public synchronized boolean tryWrite(long offset, ByteBuffer source) throws IOException {
+    if (held || readOnly) {
+      return false;
+    }
+    write(offset, source);
+    quickWrites++;
+    return true;
+  }
+
+  synchronized int quickReads() {
+    return quickReads;
+  }
+
+  synchronized int quickWrites() {
+    return quickWrites;
   }
 
   @Override
