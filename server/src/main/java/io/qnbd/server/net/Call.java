@@ -71,12 +71,6 @@ final class Call implements Runnable {
     return taken;
   }
 
-  /** Ends without any call of the image. */
-  void answer(Reply answer) {
-    data.release();
-    reply = answer;
-  }
-
   /** Calls the image; blocks. */
   @Override
   public void run() {

@@ -2,6 +2,7 @@ package io.qnbd.server.net;
 
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.ByteBufAllocator;
+import io.netty.buffer.Unpooled;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandlerAdapter;
@@ -246,7 +247,11 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     export.requests().accepted(request);
     switch (loopCalls.run(request, data)) {
       case ANSWERED -> answered(data, held, shared);
-      case TO_COMMIT -> commit(new Call(this, request, data, held, shared));
+      case TO_COMMIT -> {
+        data.release();
+        workers.callStarted();
+        new Call(this, request, Unpooled.EMPTY_BUFFER, held, shared).startCommit();
+      }
       case LEFT -> workers.execute(new Call(this, request, data, held, shared));
     }
   }
@@ -267,11 +272,6 @@ final class Connection extends ChannelInboundHandlerAdapter implements RequestLi
     if (replies.waitingBytes() >= FLUSH_BYTES) {
       flush();
     }
-  }
-
-  private void commit(Call call) {
-    workers.callStarted();
-    call.startCommit();
   }
 
   /** Sends what was answered while decoding, and sees whether the end has come. */
