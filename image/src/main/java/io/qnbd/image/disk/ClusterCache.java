@@ -17,7 +17,8 @@ import org.jspecify.annotations.Nullable;
  *
  * <ul>
  *   <li>A stream is looked for, and put here, only under a hold on the guest cluster whose entry
- *       names it.
+ *       names it; or it is looked for without one, and what was found is thrown away if any host
+ *       cluster has become unused meanwhile, see {@link QuickAccess}.
  *   <li>When an entry loses it, under an exclusive hold, {@link #forget} drops it before the host
  *       cluster can be released, and so long before it is used again.
  * </ul>
@@ -31,6 +32,9 @@ final class ClusterCache {
 
   /** What the caches of all images take together. */
   private static final long ALL_BYTES_MAX = 256L << 20;
+
+  /** Copied under the mutex: some microseconds. */
+  private static final int TRY_BYTES_MAX = 32 << 10;
 
   private static final AtomicLong ALL_BYTES = new AtomicLong();
 
@@ -94,6 +98,19 @@ final class ClusterCache {
       return loaded(entry) && copied(entry, from, target);
     } finally {
       letGo(entry);
+    }
+  }
+
+  /** The same for a thread that must not wait: only what is here, a few KiB at most. */
+  boolean tryRead(Stream stream, int from, ByteBuffer target) {
+    if (target.remaining() > TRY_BYTES_MAX || !mutex.tryLock()) {
+      return false;
+    }
+    try {
+      Entry entry = entries.get(stream);
+      return entry != null && entry.loaded && copied(entry, from, target);
+    } finally {
+      mutex.unlock();
     }
   }
 

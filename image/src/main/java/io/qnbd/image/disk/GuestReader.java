@@ -152,7 +152,7 @@ final class GuestReader {
     layers.cache().prepare(stream, cluster -> load(stream, offset, cluster));
   }
 
-  private static ClusterCache.Stream streamOf(Mapping.Compressed compressed) {
+  static ClusterCache.Stream streamOf(Mapping.Compressed compressed) {
     return new ClusterCache.Stream(compressed.hostOffset(), compressed.compressedBytes());
   }
 

@@ -17,7 +17,9 @@ import org.jspecify.annotations.Nullable;
  * the guest's as long as {@link io.qnbd.image.refcount.Allocator#unusedEpoch} is the same after the
  * bytes were read as before the look-up; otherwise they are thrown away. A change that is under way
  * meanwhile is seen or not seen, as if the read came after or before it: new bytes are in their
- * cluster before an entry names it.
+ * cluster before an entry names it. For a compressed cluster that was decompressed before, that is
+ * said of the host cluster that its stream is in: until that is unused, no other stream is put
+ * there.
  *
  * <p>Thread-safe.
  */
@@ -64,7 +66,15 @@ final class QuickAccess {
                     : Attempt.WOULD_BLOCK;
             case Mapping.Zeros _ -> Attempt.ZEROES;
             case Mapping.Unallocated _ -> readBelow(at, target);
-            case Mapping.Compressed _ -> Attempt.WOULD_BLOCK;
+            case Mapping.Compressed compressed ->
+                layers
+                        .cache()
+                        .tryRead(
+                            GuestReader.streamOf(compressed),
+                            layers.geometry().inCluster(at),
+                            target)
+                    ? Attempt.DONE
+                    : Attempt.WOULD_BLOCK;
           };
       if (whole || attempt == Attempt.WOULD_BLOCK) {
         return attempt;

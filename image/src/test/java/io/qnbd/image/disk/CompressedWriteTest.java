@@ -174,6 +174,27 @@ final class CompressedWriteTest {
     GuestModel.assertSame(longer, new RawQcow2(file).disk(null), "disk, grown");
   }
 
+  /** What is decompressed already is read without waiting, until a guest has changed it. */
+  @Test
+  void whatWasDecompressedIsThereAtOnce() throws IOException {
+    ImageShape shape = ImageShape.of(3, CLUSTER, 16, DISK);
+    MemoryStorage file = shape.make(new byte[0]);
+    byte[] disk = disk(11);
+    ByteBuffer part = ByteBuffer.allocate(512);
+    try (DiskImage image = new Engine(shape, NONE).open(file)) {
+      image.writeCompressed(0, ByteBuffer.wrap(disk, 0, CLUSTER));
+      assertEquals(DiskImage.Attempt.WOULD_BLOCK, image.tryRead(1024, part));
+      image.read(512, part);
+      assertEquals(DiskImage.Attempt.DONE, image.tryRead(1024, part.clear()));
+      assertTrue(Arrays.equals(Arrays.copyOfRange(disk, 1024, 1536), part.array()));
+      byte[] other = Arrays.copyOfRange(disk, CLUSTER, 2 * CLUSTER);
+      image.writeCompressed(0, ByteBuffer.wrap(other));
+      assertEquals(DiskImage.Attempt.WOULD_BLOCK, image.tryRead(1024, part.clear()));
+      image.read(1024, part);
+      assertTrue(Arrays.equals(Arrays.copyOfRange(other, 1024, 1536), part.array()));
+    }
+  }
+
   @Test
   void manyThreadsCompressAtATime() throws Exception {
     ImageShape shape = ImageShape.of(3, CLUSTER, 16, DISK);
