@@ -29,7 +29,7 @@ final class ReadAhead {
   /** Expected so often, a reader is one that goes on. */
   private static final int HITS_MIN = 3;
 
-  private static final long WINDOW_BYTES_MIN = 256 << 10;
+  private static final long WINDOW_BYTES_MIN = 512 << 10;
   private static final long WINDOW_BYTES_MAX = 2 << 20;
   private static final int PROCESSORS = Runtime.getRuntime().availableProcessors();
 
@@ -80,6 +80,9 @@ final class ReadAhead {
       Geometry geometry = layers.geometry();
       long window = Math.clamp(2L * bytes, WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
       reader.prepareFrom = Math.max(reader.prepareFrom, geometry.clustersFor(reader.next));
+      if (geometry.offsetOf(reader.prepareFrom) - reader.next > window / 2) {
+        return; // few threads are woken for much rather than many for little
+      }
       long end = Math.min(reader.next + window, virtualBytes);
       reader.prepareEnd = Math.max(reader.prepareEnd, geometry.clustersFor(end));
       long wanted = Math.min(PROCESSORS, reader.prepareEnd - reader.prepareFrom);
