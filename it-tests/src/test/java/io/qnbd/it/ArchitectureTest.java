@@ -25,7 +25,7 @@ final class ArchitectureTest {
    */
   private static final List<List<String>> LAYERS =
       List.of(
-          List.of("io", "codec", "format"),
+          List.of("io", "codec", "crypt", "format"),
           List.of("metadata"),
           List.of("refcount"),
           List.of("mapping"),
@@ -133,7 +133,8 @@ final class ArchitectureTest {
     check(
         noClasses()
             .that()
-            .resideInAnyPackage("io.qnbd.image.codec..", "io.qnbd.image.format..")
+            .resideInAnyPackage(
+                "io.qnbd.image.codec..", "io.qnbd.image.crypt..", "io.qnbd.image.format..")
             .should()
             .dependOnClassesThat()
             .resideInAnyPackage("java.nio.file..", "java.nio.channels..", "java.net.."));
