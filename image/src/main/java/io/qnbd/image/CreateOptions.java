@@ -19,6 +19,10 @@ import org.jspecify.annotations.Nullable;
  *     version 3, clusters of 16 KiB at least)
  * @param preallocateMetadata whether L2 tables and refcounts are written for the whole disk now
  * @param compression how clusters are compressed, if any will be (qcow2, zstd in version 3 only)
+ * @param dataFile a file to make for the guest's data, by the name to store, relative to the image's
+ *     own directory unless absolute; null keeps the data in the image (qcow2, version 3)
+ * @param dataFileRaw whether the data file is, by itself, always the disk's raw image
+ * @param encryption how the guest's data is encrypted, or null (qcow2)
  */
 public record CreateOptions(
     ImageFormat format,
@@ -31,9 +35,23 @@ public record CreateOptions(
     @Nullable Path backingFile,
     @Nullable ImageFormat backingFormat,
     boolean preallocateMetadata,
-    CompressionType compression) {
+    CompressionType compression,
+    @Nullable Path dataFile,
+    boolean dataFileRaw,
+    @Nullable Encryption encryption) {
 
-  /** The same for an image whose compressed clusters are zlib's. */
+  /** What QEMU takes to try a passphrase, in milliseconds. */
+  public static final int ITER_MILLIS_DEFAULT = 2000;
+
+  /**
+   * LUKS with AES-256 in XTS mode.
+   *
+   * @param iterMillis about how long it shall take to try a passphrase on this machine
+   */
+  public record Encryption(Passphrase passphrase, int iterMillis) {}
+
+
+  /** An image that keeps its data itself and in the clear, and whose compressed clusters are zlib's. */
   public CreateOptions(
       ImageFormat format,
       @Nullable Long virtualBytes,
@@ -56,7 +74,10 @@ public record CreateOptions(
         backingFile,
         backingFormat,
         preallocateMetadata,
-        CompressionType.ZLIB);
+        CompressionType.ZLIB,
+        null,
+        false,
+        null);
   }
 
   /** A version 3 qcow2 image with 64 KiB clusters and 16-bit refcounts, like qemu-img's. */
@@ -83,7 +104,10 @@ public record CreateOptions(
         backingFile,
         backingFormat,
         preallocateMetadata,
-        compression);
+        compression,
+        dataFile,
+        dataFileRaw,
+        encryption);
   }
 
   /** The same with another way to compress clusters. */
@@ -99,6 +123,47 @@ public record CreateOptions(
         backingFile,
         backingFormat,
         preallocateMetadata,
+        value,
+        dataFile,
+        dataFileRaw,
+        encryption);
+  }
+
+  /** The same with the data in a file of its own. */
+  public CreateOptions withDataFile(@Nullable Path value, boolean raw) {
+    return new CreateOptions(
+        format,
+        virtualBytes,
+        clusterBytes,
+        version,
+        refcountBits,
+        lazyRefcounts,
+        extendedL2,
+        backingFile,
+        backingFormat,
+        preallocateMetadata,
+        compression,
+        value,
+        raw,
+        encryption);
+  }
+
+  /** The same, encrypted. */
+  public CreateOptions withEncryption(@Nullable Encryption value) {
+    return new CreateOptions(
+        format,
+        virtualBytes,
+        clusterBytes,
+        version,
+        refcountBits,
+        lazyRefcounts,
+        extendedL2,
+        backingFile,
+        backingFormat,
+        preallocateMetadata,
+        compression,
+        dataFile,
+        dataFileRaw,
         value);
   }
 }

@@ -1,5 +1,6 @@
 package io.qnbd.image;
 
+import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -10,7 +11,7 @@ import org.jspecify.annotations.Nullable;
  *     header into it and choose what the next open reads.
  * @param readOnly whether writes are refused
  * @param cacheMode see {@link CacheMode}
- * @param backingPolicy which backing files may be opened
+ * @param backingPolicy which backing and data files may be opened by the names that images give
  * @param l2CacheBytes the most memory that cached L2 slices take, in bytes; at least 64 KiB
  * @param refBatch decrements kept until a commit applies them, in clusters; a batch so long asks
  *     for a commit, one twice as long waits for it. 0 waits for a commit after each change that
@@ -20,6 +21,9 @@ import org.jspecify.annotations.Nullable;
  *     open; what is read may be inconsistent
  * @param snapshot the name or id of an internal snapshot to read instead of the disk; null for the
  *     disk. Read-only
+ * @param dataFile the external data file, wherever it is; null for the one that the image names, if
+ *     {@code backingPolicy} allows it
+ * @param passphrase opens the image, and the backing files below it, where they are encrypted
  */
 public record OpenOptions(
     @Nullable ImageFormat format,
@@ -30,7 +34,9 @@ public record OpenOptions(
     int refBatch,
     int refReserve,
     boolean forceShare,
-    @Nullable String snapshot) {
+    @Nullable String snapshot,
+    @Nullable Path dataFile,
+    @Nullable Passphrase passphrase) {
 
   /** 32 MiB of L2 slices map 256 GiB of a guest with 64 KiB clusters; QEMU's default too. */
   public static final long L2_CACHE_BYTES_DEFAULT = 32L << 20;
@@ -51,6 +57,8 @@ public record OpenOptions(
           REF_BATCH_DEFAULT,
           REF_RESERVE_DEFAULT,
           false,
+          null,
+          null,
           null);
 
   public OpenOptions withFormat(@Nullable ImageFormat value) {
@@ -63,7 +71,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withReadOnly(boolean value) {
@@ -76,7 +86,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withCacheMode(CacheMode value) {
@@ -89,7 +101,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withBackingPolicy(BackingPolicy value) {
@@ -102,7 +116,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withL2CacheBytes(long value) {
@@ -115,7 +131,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withRefBatch(int value) {
@@ -128,7 +146,9 @@ public record OpenOptions(
         value,
         refReserve,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withRefReserve(int value) {
@@ -141,7 +161,9 @@ public record OpenOptions(
         refBatch,
         value,
         forceShare,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   public OpenOptions withForceShare(boolean value) {
@@ -154,7 +176,9 @@ public record OpenOptions(
         refBatch,
         refReserve,
         value,
-        snapshot);
+        snapshot,
+        dataFile,
+        passphrase);
   }
 
   /** The same for an internal snapshot, read-only. */
@@ -168,6 +192,38 @@ public record OpenOptions(
         refBatch,
         refReserve,
         forceShare,
+        value,
+        dataFile,
+        passphrase);
+  }
+
+  public OpenOptions withDataFile(@Nullable Path value) {
+    return new OpenOptions(
+        format,
+        readOnly,
+        cacheMode,
+        backingPolicy,
+        l2CacheBytes,
+        refBatch,
+        refReserve,
+        forceShare,
+        snapshot,
+        value,
+        passphrase);
+  }
+
+  public OpenOptions withPassphrase(@Nullable Passphrase value) {
+    return new OpenOptions(
+        format,
+        readOnly,
+        cacheMode,
+        backingPolicy,
+        l2CacheBytes,
+        refBatch,
+        refReserve,
+        forceShare,
+        snapshot,
+        dataFile,
         value);
   }
 }

@@ -2,6 +2,7 @@ package io.qnbd.image.create;
 
 import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
+import io.qnbd.image.crypt.LuksMaker;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
@@ -34,6 +35,9 @@ public final class ImageCreator {
   /** With smaller clusters the first one's room is left for a backing file's name. */
   private static final int FEATURE_NAMES_CLUSTER_BYTES_MIN = 4096;
 
+  /** Opening an image of somebody else's is given up after not much longer. */
+  private static final int ITER_MILLIS_MAX = 10_000;
+
   private static final int CLUSTER_BYTES_MIN = 1 << HeaderRules.CLUSTER_BITS_MIN;
   private static final int CLUSTER_BYTES_MAX = 1 << HeaderRules.CLUSTER_BITS_MAX;
   private static final int EXTENDED_L2_CLUSTER_BYTES_MIN =
@@ -63,6 +67,8 @@ public final class ImageCreator {
       throws IOException {
     require(options.backingFile() == null, file, "a raw image has no backing file");
     require(!options.preallocateMetadata(), file, "a raw image has no metadata to preallocate");
+    require(options.dataFile() == null, file, "a raw image has no data file beside it");
+    require(options.encryption() == null, file, "a raw image is not encrypted");
     file.setLength(virtualBytes);
     file.sync();
   }
@@ -81,7 +87,13 @@ public final class ImageCreator {
             "a disk of %d bytes is too large for clusters of %d bytes, which allow %d",
             virtualBytes, options.clusterBytes(), bytesMax));
     long roundedBytes = Math.ceilDiv(virtualBytes, SECTOR_BYTES) * SECTOR_BYTES;
-    Layout layout = Layout.of(geometry, roundedBytes, options.preallocateMetadata());
+    // Every cluster of a raw data file is the disk's from the start, whoever writes to it.
+    boolean preallocated = options.preallocateMetadata() || options.dataFileRaw();
+    CreateOptions.Encryption encryption = options.encryption();
+    Layout.Content content =
+        new Layout.Content(
+            encryption == null ? 0 : LuksMaker.AREA_BYTES, options.dataFile() == null);
+    Layout layout = Layout.of(geometry, roundedBytes, preallocated, content);
     Header header = header(file, options, layout, roundedBytes);
     requireTableRoom(file, options, layout);
 
@@ -89,6 +101,11 @@ public final class ImageCreator {
     writeRefcounts(file, layout);
     if (layout.preallocated()) {
       writeMapping(file, layout);
+    }
+    if (encryption != null) {
+      ByteBuffer area =
+          LuksMaker.make(encryption.passphrase().bytes(), encryption.iterMillis());
+      file.write(layout.encryptionOffset(), area);
     }
     file.sync();
     file.write(0, header.encode());
@@ -131,25 +148,58 @@ public final class ImageCreator {
         options.version() != 2 || options.compression() == CompressionType.ZLIB,
         file,
         "version 2 images have no clusters compressed with " + options.compression());
+    requireDataPlace(file, options);
     Path backing = options.backingFile();
     if (backing == null) {
       require(options.backingFormat() == null, file, "a backing format without a backing file");
       return;
     }
-    String name = backing.toString();
     require(options.backingFormat() != null, file, "the backing file's format was not given");
     require(!options.preallocateMetadata(), file, "preallocation would hide the backing file");
-    require(!name.isEmpty(), file, "the backing file's name is empty");
+    requireName(file, "the backing file's name", backing.toString());
+  }
+
+  private static void requireDataPlace(Storage file, CreateOptions options) throws IOException {
+    CreateOptions.Encryption encryption = options.encryption();
+    if (encryption != null) {
+      require(options.dataFile() == null, file, "an encrypted image keeps its data itself");
+      require(
+          options.version() != 2 || !options.preallocateMetadata(),
+          file,
+          "version 2 can't say of preallocated clusters that they are zeroes, which encrypted"
+              + " ones must be told");
+      require(
+          encryption.iterMillis() > 0 && encryption.iterMillis() <= ITER_MILLIS_MAX,
+          file,
+          "a passphrase that takes %d ms to try was asked for, expected 1 to %d"
+              .formatted(encryption.iterMillis(), ITER_MILLIS_MAX));
+    }
+    Path dataFile = options.dataFile();
+    if (dataFile == null) {
+      require(!options.dataFileRaw(), file, "a raw data file was asked for, but no data file");
+      return;
+    }
+    require(options.version() != 2, file, "version 2 images have no data file");
+    require(!options.extendedL2(), file, "extended L2 entries and a data file are not supported");
+    require(
+        !options.dataFileRaw() || options.backingFile() == null,
+        file,
+        "a raw data file holds all of the disk, so there can't be a backing file");
+    requireName(file, "the data file's name", dataFile.toString());
+  }
+
+  private static void requireName(Storage file, String what, String name) throws IOException {
+    require(!name.isEmpty(), file, what + " is empty");
     require(
         name.indexOf(':') < 0 || (name.indexOf('/') >= 0 && name.indexOf('/') < name.indexOf(':')),
         file,
-        "the backing file's name would be read as a protocol: write ./ before it");
+        what + " would be read as a protocol: write ./ before it");
     int nameBytes = name.getBytes(StandardCharsets.UTF_8).length;
     require(
         nameBytes <= HeaderRules.BACKING_NAME_BYTES_MAX,
         file,
-        "the backing file's name has %d bytes, expected at most %d"
-            .formatted(nameBytes, HeaderRules.BACKING_NAME_BYTES_MAX));
+        "%s has %d bytes, expected at most %d"
+            .formatted(what, nameBytes, HeaderRules.BACKING_NAME_BYTES_MAX));
   }
 
   private static boolean powerOfTwo(int value, int min, int max) {
@@ -167,6 +217,19 @@ public final class ImageCreator {
     if (options.version() != 2 && options.clusterBytes() >= FEATURE_NAMES_CLUSTER_BYTES_MIN) {
       extensions.add(FeatureBits.nameTable());
     }
+    Path dataFile = options.dataFile();
+    if (dataFile != null) {
+      extensions.add(HeaderExtension.ofText(HeaderExtension.DATA_FILE, dataFile.toString()));
+    }
+    if (options.encryption() != null) {
+      extensions.add(
+          new HeaderExtension(
+              HeaderExtension.ENCRYPTION_HEADER,
+              ByteBuffer.allocate(2 * Long.BYTES)
+                  .putLong(layout.encryptionOffset())
+                  .putLong(layout.content().encryptionBytes())
+                  .flip()));
+    }
     Geometry geometry = layout.geometry();
     boolean zstd = options.compression() == CompressionType.ZSTD;
     Header header =
@@ -176,17 +239,20 @@ public final class ImageCreator {
             .refcountTable(layout.refcountTableOffset(), layout.refcountTableClusters())
             .l1(layout.l1Entries() == 0 ? 0 : layout.l1Offset(), layout.l1Entries())
             .compressionType(zstd ? Header.COMPRESSION_ZSTD : Header.COMPRESSION_DEFLATE)
+            .compatibleFeatures(options.lazyRefcounts() ? FeatureBits.LAZY_REFCOUNTS : 0)
             .incompatibleFeatures(
                 (options.extendedL2() ? FeatureBits.EXTENDED_L2 : 0)
-                    | (zstd ? FeatureBits.COMPRESSION_TYPE : 0))
-            .compatibleFeatures(options.lazyRefcounts() ? FeatureBits.LAZY_REFCOUNTS : 0)
+                    | (zstd ? FeatureBits.COMPRESSION_TYPE : 0)
+                    | (dataFile == null ? 0 : FeatureBits.DATA_FILE))
+            .autoclearFeatures(options.dataFileRaw() ? FeatureBits.RAW_DATA_FILE : 0)
+            .cryptMethod(options.encryption() == null ? Header.CRYPT_NONE : Header.CRYPT_LUKS)
             .extensions(extensions)
             .backingFile(text(options.backingFile()))
             .build();
     require(
         header.encodedBytes() <= options.clusterBytes(),
         file,
-        "the backing file's name does not fit into the first cluster of %d bytes"
+        "the names of other files do not fit into the first cluster of %d bytes"
             .formatted(options.clusterBytes()));
     return header;
   }
@@ -240,12 +306,26 @@ public final class ImageCreator {
     // L2 tables and data clusters each stand in a row, so all L2 tables are one run of entries.
     TableWriter l2 = new TableWriter(file, layout.l2Offset(0));
     for (long guestCluster = 0; guestCluster < layout.guestClusters(); guestCluster++) {
-      l2.put(L2Entry.data(geometry.offsetOf(layout.firstDataCluster() + guestCluster)));
-      if (geometry.extendedL2()) {
-        l2.put(Subclusters.of(Subclusters.ALL, 0));
+      l2.put(preallocated(layout, guestCluster));
+      if (layout.geometry().extendedL2()) {
+        l2.put(
+            layout.content().encryptionBytes() == 0
+                ? Subclusters.of(Subclusters.ALL, 0)
+                : Subclusters.of(0, Subclusters.ALL));
       }
     }
     l2.flush();
+  }
+
+  private static long preallocated(Layout layout, long guestCluster) {
+    Geometry geometry = layout.geometry();
+    if (!layout.content().dataHere()) {
+      return L2Entry.data(geometry.offsetOf(guestCluster));
+    }
+    long at = geometry.offsetOf(layout.firstDataCluster() + guestCluster);
+    // Zeroes that nobody encrypted would be read as something else.
+    boolean readsAsData = layout.content().encryptionBytes() == 0 || geometry.extendedL2();
+    return readsAsData ? L2Entry.data(at) : L2Entry.allocatedZero(at);
   }
 
   private static void require(boolean holds, Storage file, String otherwise) throws IOException {

@@ -5,12 +5,14 @@ import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.format.L1Entry;
 
 /**
- * Where the parts of a new image stand: header, refcount table, refcount blocks, L1 table, and with
- * preallocated metadata L2 tables and data, each in whole clusters, without gaps.
+ * Where the parts of a new image stand: header, refcount table, refcount blocks, L1 table, with
+ * preallocated metadata L2 tables, the encryption header, and with preallocated metadata data, each
+ * in whole clusters, without gaps.
  *
  * @param guestClusters clusters of the virtual disk
  * @param refcountTableClusters long enough for the image when all of the disk is allocated, as far
  *     as the format's limit allows, so that the table hardly ever needs to move
+ * @param content what follows the tables
  */
 record Layout(
     Geometry geometry,
@@ -18,16 +20,26 @@ record Layout(
     int l1Entries,
     int refcountTableClusters,
     long refcountBlocks,
-    boolean preallocated) {
+    boolean preallocated,
+    Content content) {
 
-  static Layout of(Geometry geometry, long virtualBytes, boolean preallocated) {
+  /**
+   * What follows the tables.
+   *
+   * @param encryptionBytes of the encryption header, or 0
+   * @param dataHere whether preallocated clusters are in the image and not in a data file
+   */
+  record Content(int encryptionBytes, boolean dataHere) {}
+
+  static Layout of(Geometry geometry, long virtualBytes, boolean preallocated, Content content) {
     long guestClusters = geometry.clustersFor(virtualBytes);
     int l1Entries =
         (int) HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), geometry.extendedL2());
-    Layout full = grown(new Layout(geometry, guestClusters, l1Entries, 1, 1, true));
+    Layout full = grown(new Layout(geometry, guestClusters, l1Entries, 1, 1, true, content));
     int clustersMax = (int) geometry.clustersFor(HeaderRules.REFCOUNT_TABLE_BYTES_MAX);
     int tableClusters = Math.min(full.refcountTableClusters, clustersMax);
-    return grown(new Layout(geometry, guestClusters, l1Entries, tableClusters, 1, preallocated));
+    return grown(
+        new Layout(geometry, guestClusters, l1Entries, tableClusters, 1, preallocated, content));
   }
 
   /** Enough refcount blocks, and entries for them, for everything and for themselves. */
@@ -46,13 +58,14 @@ record Layout(
               layout.l1Entries,
               Math.max(layout.refcountTableClusters, Math.toIntExact(tableClusters)),
               Math.max(layout.refcountBlocks, blocks),
-              layout.preallocated);
+              layout.preallocated,
+              layout.content);
     }
   }
 
   /** Clusters of the whole file. */
   long clusters() {
-    return firstDataCluster() + (preallocated ? guestClusters : 0);
+    return firstDataCluster() + (preallocated && content.dataHere() ? guestClusters : 0);
   }
 
   long refcountTableOffset() {
@@ -72,7 +85,12 @@ record Layout(
         + geometry.offsetOf(geometry.clustersFor((long) l1Entries * L1Entry.BYTES) + index);
   }
 
+  long encryptionOffset() {
+    return l2Offset(preallocated ? l1Entries : 0);
+  }
+
   long firstDataCluster() {
-    return geometry.clusterOf(l2Offset(preallocated ? l1Entries : 0));
+    return geometry.clusterOf(encryptionOffset())
+        + geometry.clustersFor(content.encryptionBytes());
   }
 }

@@ -67,6 +67,13 @@ public final class LuksHeader {
     void read(long at, byte[] target) throws IOException;
   }
 
+  /** The passphrase fits no key slot. */
+  public static final class WrongPassphraseException extends IOException {
+    WrongPassphraseException(String message) {
+      super(message);
+    }
+  }
+
   @SuppressWarnings("ArrayRecordComponent") // read from the header, not compared
   private record Slot(int index, long iterations, byte[] salt, long materialAt) {}
 
@@ -197,7 +204,8 @@ public final class LuksHeader {
   /**
    * Finds the key with a passphrase.
    *
-   * @throws IOException when the passphrase fits no slot, or {@code time} is over
+   * @throws WrongPassphraseException when the passphrase fits no slot
+   * @throws IOException when no slot is in use, or {@code time} is over
    */
   public SectorCipher.Maker unlock(byte[] passphrase, KeyMaterial material, KeyTime time)
       throws IOException {
@@ -207,11 +215,12 @@ public final class LuksHeader {
         return cipher.maker(key);
       }
     }
-    throw new IOException(
-        fileName
-            + (slots.isEmpty()
-                ? ": no key slot of its LUKS header is in use, so no passphrase opens it"
-                : ": the passphrase is wrong: it fits none of the image's key slots"));
+    if (slots.isEmpty()) {
+      throw new IOException(
+          fileName + ": no key slot of its LUKS header is in use, so no passphrase opens it");
+    }
+    throw new WrongPassphraseException(
+        fileName + ": the passphrase is wrong: it fits none of the image's key slots");
   }
 
   private byte[] tryUnlock(Slot slot, byte[] passphrase, KeyMaterial material, KeyTime time)

@@ -15,7 +15,8 @@ import org.slf4j.LoggerFactory;
  *   (before)  data, copied tables, refcount increments, length of the file: in the page cache
  *   1. take   a copy of the dirty L2 and L1 entries, and the batch of released clusters; counts
  *             that compressed clusters have raised in memory are written before
- *   2. sync   unless everything that the entries will refer to reads, torn or not, as it did before
+ *   2. sync   an external data file in any case; the image file unless everything that the entries
+ *             will refer to reads, torn or not, as it did before
  *   3. write  the entries
  *   4. sync   acknowledged from here on
  *   5. apply  the batch: counts fall in memory, clusters that nothing refers to are punched while
@@ -69,11 +70,12 @@ final class CommitOrder {
     int writes = 0;
     List<HostRun> unused = List.of();
     try {
+      layers.syncDataFile();
       if (barrier && !tables.isEmpty()) {
-        layers.file().sync();
+        layers.syncFile();
       }
       writes = tables.write(layers.file());
-      layers.file().sync();
+      layers.syncFile();
       durable = true;
     } finally {
       layers.metadata().lock();

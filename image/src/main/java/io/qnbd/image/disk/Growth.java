@@ -4,7 +4,6 @@ import io.qnbd.image.DiskImage;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.GrowRules;
-import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.format.L1Entry;
@@ -148,6 +147,7 @@ final class Growth {
     flush.run();
     Geometry geometry = layers.geometry();
     if (geometry.inCluster(oldBytes) == 0) {
+      growDataFile(oldBytes, bytes);
       setSize(oldBytes, bytes);
       publish.run();
       return;
@@ -159,11 +159,27 @@ final class Growth {
       if (clearRest(oldBytes)) {
         flush.run();
       }
+      growDataFile(oldBytes, bytes);
       setSize(oldBytes, bytes);
       publish.run();
     } finally {
       clusters.release(hold);
     }
+  }
+
+  /** Durable, so that a raw data file is as long as the disk and reads as it at any moment. */
+  private void growDataFile(long oldBytes, long bytes) throws IOException {
+    DataFile dataFile = layers.dataFile();
+    if (dataFile == null) {
+      return;
+    }
+    if (dataFile.raw() && dataFile.storage().length() > oldBytes) {
+      dataFile.storage().punchHole(oldBytes, dataFile.storage().length() - oldBytes);
+    }
+    if (dataFile.storage().length() < bytes) {
+      dataFile.storage().setLength(bytes);
+    }
+    layers.syncDataFile();
   }
 
   private void growL1(int entries, long virtualBytes) throws IOException {
@@ -250,7 +266,7 @@ final class Growth {
     ByteBuffer fields =
         ByteBuffer.allocate(2 * Long.BYTES + 2 * Integer.BYTES)
             .putLong(bytes)
-            .putInt(Header.CRYPT_NONE)
+            .putInt(layers.cryptMethod())
             .putInt(l1Entries)
             .putLong(l1Offset)
             .flip();

@@ -2,6 +2,7 @@ package io.qnbd.image.disk;
 
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
+import io.qnbd.image.crypt.SectorCipher;
 import io.qnbd.image.mapping.Mapping;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -49,7 +50,7 @@ final class GuestReader {
       int end = target.limit();
       target.limit((int) (target.position() + mapping.bytes()));
       switch (mapping) {
-        case Mapping.Data data -> readData(data.hostOffset(), target, zeroes);
+        case Mapping.Data data -> readData(at, data.hostOffset(), target, zeroes);
         case Mapping.Zeros _ -> zeroes.zeroes(target);
         case Mapping.Unallocated _ -> readBacking(at, target, zeroes);
         case Mapping.Compressed compressed -> {
@@ -82,8 +83,14 @@ final class GuestReader {
   }
 
   /** The last cluster of a file may be shorter than a cluster; the rest reads as zeroes. */
-  private void readData(long hostOffset, ByteBuffer target, ZeroParts zeroes) throws IOException {
-    layers.file().read(hostOffset, target);
+  private void readData(long offset, long hostOffset, ByteBuffer target, ZeroParts zeroes)
+      throws IOException {
+    EncryptedStorage numberedByGuest = layers.numberedByGuest();
+    if (numberedByGuest == null) {
+      layers.data().read(hostOffset, target);
+    } else {
+      numberedByGuest.read(hostOffset, offset / SectorCipher.SECTOR_BYTES, target);
+    }
     zeroes.zeroes(target);
   }
 

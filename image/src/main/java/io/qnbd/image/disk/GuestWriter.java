@@ -70,7 +70,7 @@ final class GuestWriter {
     int end = source.limit();
     source.limit(source.position() + bytes);
     try {
-      layers.file().write(hostOffset, source);
+      layers.data().write(hostOffset, source);
     } finally {
       source.limit(end);
     }
@@ -97,7 +97,7 @@ final class GuestWriter {
   /**
    * What a new run of clusters holds around the guest's bytes.
    *
-   * @param fresh the run reads as zeroes, durably
+   * @param fresh the run reads as zeroes; durably, or at the latest when the next commit has synced
    * @param headZero the old bytes before the guest's read as zeroes
    * @param tailZero the old bytes behind the guest's read as zeroes
    */
@@ -120,10 +120,10 @@ final class GuestWriter {
       if (wanted == 0) {
         return; // a snapshot that shared the cluster went since it was looked up
       }
-      run = layers.allocator().allocate(wanted);
+      run = layers.clusters().allocate(cluster, wanted);
       around =
           new Surroundings(
-              layers.allocator().fresh(run),
+              layers.clusters().fresh(run),
               layers.map().readsAsZeroes(cluster),
               layers.map().readsAsZeroes(cluster + run.count() - 1));
     } finally {
@@ -131,6 +131,9 @@ final class GuestWriter {
     }
     boolean done = false;
     try {
+      if (layers.clusters().fixed()) {
+        around = new Surroundings(isHole(run), around.headZero(), around.tailZero());
+      }
       writeRun(offset, run, around, source);
       assign(cluster, run);
       done = true;
@@ -150,10 +153,15 @@ final class GuestWriter {
     }
   }
 
+  private boolean isHole(HostRun run) throws IOException {
+    Geometry geometry = layers.geometry();
+    return layers.data().isHole(geometry.offsetOf(run.first()), geometry.offsetOf(run.count()));
+  }
+
   private void giveBack(HostRun run) {
     layers.metadata().lock();
     try {
-      layers.allocator().giveBack(run);
+      layers.clusters().giveBack(run);
     } finally {
       layers.metadata().unlock();
     }
@@ -170,8 +178,9 @@ final class GuestWriter {
     int head = geometry.inCluster(offset);
     long runBytes = geometry.offsetOf(run.count());
     int data = (int) Math.min(source.remaining(), runBytes - head);
-    int tail = (int) (runBytes - head - data);
-    writeAround(offset, geometry.offsetOf(run.first()) + head, head, data, tail, around, source);
+    long host = geometry.offsetOf(run.first());
+    int tail = (int) endToFill(host, head + data, runBytes) - head - data;
+    writeAround(offset, host + head, head, data, tail, around, source);
   }
 
   /**
@@ -203,7 +212,7 @@ final class GuestWriter {
           needless(behind, around, whole, head + data, (int) runBytes)
               ? head + data
               : (int) runBytes;
-      layers.file().write(host - head + from, whole.clear().position(from).limit(to));
+      layers.data().write(host - head + from, whole.clear().position(from).limit(to));
       source.position(source.position() + data);
       return;
     }
@@ -220,8 +229,19 @@ final class GuestWriter {
     ByteBuffer old = layers.scratch().assembled();
     pad(Padding.OLD_BYTES, offset, bytes, old);
     if (!fresh || !Zeroes.all(old, 0, bytes)) {
-      layers.file().write(host, old.flip());
+      layers.data().write(host, old.flip());
     }
+  }
+
+  /**
+   * Where the bytes of a run at {@code host} end that must be what they stand for. Behind the end of
+   * a raw data file zeroes are read, and none are written, as it is as long as its disk.
+   */
+  private long endToFill(long host, long min, long runBytes) throws IOException {
+    DataFile dataFile = layers.dataFile();
+    return dataFile != null && dataFile.raw()
+        ? Math.clamp(dataFile.storage().length() - host, min, runBytes)
+        : runBytes;
   }
 
   /**
@@ -251,7 +271,7 @@ final class GuestWriter {
   private boolean oldIsHole(long offset, int bytes) throws IOException {
     return reader.lookup(offset, bytes) instanceof Mapping.Data data
         && data.bytes() == bytes
-        && layers.file().isHole(data.hostOffset(), bytes);
+        && layers.data().isHole(data.hostOffset(), bytes);
   }
 
   private void pad(Padding padding, long offset, int bytes, ByteBuffer whole) throws IOException {
@@ -271,7 +291,7 @@ final class GuestWriter {
     if (padding != Padding.NONE) {
       ByteBuffer pad = layers.scratch().assembled();
       pad(padding, offset, bytes, pad);
-      layers.file().write(host, pad.flip());
+      layers.data().write(host, pad.flip());
     }
   }
 }

@@ -109,11 +109,7 @@ public final class ImageFiles {
           switch (format) {
             case RAW -> openRaw(file, options);
             case QCOW2 ->
-                Qcow2Image.open(
-                    file,
-                    options,
-                    (name, backingFormat) -> openBacking(path, name, backingFormat, options),
-                    progress);
+                Qcow2Image.open(file, options, new NamedFiles(path, options), progress);
           };
       done = true;
       return image;
@@ -121,6 +117,27 @@ public final class ImageFiles {
       if (!done) {
         file.close();
       }
+    }
+  }
+
+  /** Opens the files that the image at {@code path} names. */
+  private final class NamedFiles implements BackingOpener {
+    private final Path path;
+    private final OpenOptions options;
+
+    NamedFiles(Path path, OpenOptions options) {
+      this.path = path;
+      this.options = options;
+    }
+
+    @Override
+    public DiskImage open(String name, ImageFormat format) throws IOException {
+      return openBacking(path, name, format, options);
+    }
+
+    @Override
+    public Storage openData(@Nullable String name) throws IOException {
+      return openDataFile(path, name, options);
     }
   }
 
@@ -170,11 +187,36 @@ public final class ImageFiles {
       boolean done = false;
       try {
         FileLocks.lock(file, FileLocks.Use.WRITER);
-        ImageCreator.create(file, complete);
+        createWithData(path, file, complete);
         done = true;
       } finally {
         if (!done) {
           Files.deleteIfExists(path);
+        }
+      }
+    }
+  }
+
+  /** Makes the image in {@code file}, and before it the data file, if it is to have one. */
+  private static void createWithData(Path path, FileStorage file, CreateOptions options)
+      throws IOException {
+    Path name = options.dataFile();
+    if (name == null || options.virtualBytes() == null) {
+      ImageCreator.create(file, options);
+      return;
+    }
+    Path dataPath = directoryOf(path).resolve(name);
+    try (FileStorage data = FileStorage.create(dataPath, CacheMode.WRITEBACK)) {
+      boolean done = false;
+      try {
+        FileLocks.lock(data, FileLocks.Use.WRITER);
+        ImageCreator.create(file, options);
+        data.setLength(options.virtualBytes());
+        data.sync();
+        done = true;
+      } finally {
+        if (!done) {
+          Files.deleteIfExists(dataPath);
         }
       }
     }
@@ -202,45 +244,72 @@ public final class ImageFiles {
 
   private DiskImage openBacking(Path overlay, String name, ImageFormat format, OpenOptions options)
       throws IOException {
-    Path backing = backingPath(overlay, name);
-    return openFile(backing, options.withSnapshot(null).withReadOnly(true).withFormat(format));
+    return openFile(
+        allowed(overlay, "backing file", name),
+        options.withSnapshot(null).withReadOnly(true).withFormat(format).withDataFile(null));
   }
 
-  /** Where a backing file is that an image names, if the policy allows to open it. */
-  private Path backingPath(Path overlay, String name) throws IOException {
+  /** The data file that was given or else, if the policy allows it, the one that is named. */
+  private FileStorage openDataFile(Path image, @Nullable String name, OpenOptions options)
+      throws IOException {
+    Path path = options.dataFile();
+    if (path == null) {
+      if (name == null) {
+        throw new UnsupportedImageException(
+            image + ": keeps its data in an external data file and does not name it: give it with"
+                + " --data-file");
+      }
+      path = allowed(image, "data file", name);
+    }
+    FileStorage file = FileStorage.open(path, options.readOnly(), options.cacheMode());
+    boolean done = false;
+    try {
+      lock(file, options);
+      if (!chain.add(file.identity())) {
+        throw new UnsupportedImageException(
+            image + ": its data file " + path + " is one of the images that it is read from");
+      }
+      done = true;
+      return file;
+    } finally {
+      if (!done) {
+        file.close();
+      }
+    }
+  }
+
+  /** The path of a file that an image names, if the policy allows it. */
+  private Path allowed(Path image, String what, String name) throws IOException {
     if (policy == BackingPolicy.NONE) {
       throw new UnsupportedImageException(
-          overlay + ": names the backing file " + name + ", and --backing-policy none forbids any");
+          "%s: names the %s %s, and --backing-policy none forbids any"
+              .formatted(image, what, name));
     }
     if (PROTOCOL.matcher(name).matches()) {
       throw new UnsupportedImageException(
-          overlay + ": names the backing file " + name + ", which is not a plain path");
+          "%s: names the %s %s, which is not a plain path".formatted(image, what, name));
     }
-    Path directory = directoryOf(overlay);
-    Path backing;
+    Path directory = directoryOf(image);
+    Path path;
     try {
-      backing = directory.resolve(name);
+      path = directory.resolve(name);
     } catch (InvalidPathException e) {
       throw new UnsupportedImageException(
-          overlay
-              + ": its backing file's name can't be said in this locale: set LC_ALL=C.UTF-8 ("
-              + e.getReason()
-              + ")");
+          "%s: its %s's name can't be said in this locale: set LC_ALL=C.UTF-8 (%s)"
+              .formatted(image, what, e.getReason()));
     }
     try {
       if (policy == BackingPolicy.SAME_DIRECTORY
-          && !backing.toRealPath().startsWith(directory.toRealPath())) {
+          && !path.toRealPath().startsWith(directory.toRealPath())) {
         throw new UnsupportedImageException(
-            overlay
-                + ": its backing file "
-                + backing
-                + " is outside the image's directory; allow it with --backing-policy any if you"
-                + " trust the image");
+            ("%s: its %s %s is outside the image's directory; allow it with --backing-policy any if"
+                    + " you trust the image")
+                .formatted(image, what, path));
       }
-      return backing;
     } catch (NoSuchFileException e) {
-      throw new IOException(overlay + ": its backing file " + backing + " does not exist", e);
+      throw new IOException("%s: its %s %s does not exist".formatted(image, what, path), e);
     }
+    return path;
   }
 
   /** Describes an image and those below it; see {@link io.qnbd.image.DiskImages#inspectChain}. */
@@ -263,7 +332,7 @@ public final class ImageFiles {
           return reports;
         }
         format = Qcow2Opener.backingFormat(file, qcow2.backingFile(), qcow2.backingFormat());
-        path = backingPath(path, qcow2.backingFile());
+        path = allowed(path, "backing file", qcow2.backingFile());
       }
     }
   }

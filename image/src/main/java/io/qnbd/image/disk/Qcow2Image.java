@@ -12,11 +12,13 @@ import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
+import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.ZeroRangeSink;
 import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
+import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.io.RangeLock;
@@ -88,6 +90,9 @@ public final class Qcow2Image implements DiskImage {
 
   private boolean closed;
 
+  /** The autoclear bits that hold on after a change. */
+  private final long autoclearKept;
+
   private final boolean lazyRefcounts;
   private final SnapshotOperations snapshotOperations;
   private final ReentrantLock snapshotChange = new ReentrantLock();
@@ -100,7 +105,7 @@ public final class Qcow2Image implements DiskImage {
   Qcow2Image(
       Layers layers,
       OpenOptions options,
-      boolean autoclearPending,
+      long autoclear,
       boolean lazyRefcounts,
       DirtyBitmaps bitmaps) {
     this.bitmaps = bitmaps;
@@ -109,7 +114,9 @@ public final class Qcow2Image implements DiskImage {
     this.readOnly = options.readOnly();
     this.refBatch = options.refBatch();
     this.lazyRefcounts = lazyRefcounts;
-    this.headerPending = (autoclearPending || lazyRefcounts) && !options.readOnly();
+    this.autoclearKept = layers.keepsRaw() ? FeatureBits.RAW_DATA_FILE : 0;
+    this.headerPending =
+        (autoclear != autoclearKept || lazyRefcounts) && !options.readOnly();
     this.reader = new GuestReader(layers);
     this.readAhead = new ReadAhead(layers, reader, clusters);
     this.extents = new ExtentWalk(layers);
@@ -346,6 +353,9 @@ public final class Qcow2Image implements DiskImage {
       return false;
     }
     beforeChange();
+    if (!zeroesFast(first, mode)) {
+      return false;
+    }
     long done = forEachPiece(first, last, end, (cluster, n) -> zeroClusters(cluster, n, mode));
     if (done < last) {
       // The disk grew meanwhile, which once costs writing a part of its old last cluster.
@@ -373,6 +383,15 @@ public final class Qcow2Image implements DiskImage {
     zeroParts(from, to, mode);
     zeroParts(behind, end, mode);
     return true;
+  }
+
+  private boolean zeroesFast(long cluster, ZeroMode mode) throws IOException {
+    RangeLock.Hold hold = clusters.acquire(cluster, cluster, true);
+    try {
+      return zeroes.zeroesFast(cluster, mode);
+    } finally {
+      clusters.release(hold);
+    }
   }
 
   private void zeroClusters(long cluster, long count, ZeroMode mode) throws IOException {
@@ -537,7 +556,7 @@ public final class Qcow2Image implements DiskImage {
       for (long at = offset; at < offset + bytes; ) {
         Mapping mapping = reader.lookup(at, offset + bytes - at);
         switch (mapping) {
-          case Mapping.Data data -> layers.file().prefetch(data.hostOffset(), data.bytes());
+          case Mapping.Data data -> layers.data().prefetch(data.hostOffset(), data.bytes());
           case Mapping.Compressed compressed ->
               layers.file().prefetch(compressed.hostOffset(), compressed.compressedBytes());
           case Mapping.Unallocated unallocated -> prefetchBacking(at, unallocated.bytes());
@@ -599,7 +618,7 @@ public final class Qcow2Image implements DiskImage {
     if (readOnly) {
       throw readOnlyException();
     }
-    if (layers.file().failed()) {
+    if (layers.failed()) {
       // Also for those that would change tables in memory only: they could never become durable.
       throw new IOException(
           layers.file().name()
@@ -622,7 +641,11 @@ public final class Qcow2Image implements DiskImage {
       if (headerPending) {
         // Durable before the change is: with a bit left set, other software would trust what the
         // change made wrong.
-        layers.file().write(HeaderLayout.AUTOCLEAR_AT, ByteBuffer.allocate(Long.BYTES));
+        layers
+            .file()
+            .write(
+                HeaderLayout.AUTOCLEAR_AT,
+                ByteBuffer.allocate(Long.BYTES).putLong(autoclearKept).flip());
         layers.file().sync();
         if (lazyRefcounts) {
           layers.dirtyBit().set();
@@ -662,7 +685,9 @@ public final class Qcow2Image implements DiskImage {
       return;
     }
     closed = true;
-    try (Storage file = layers.file()) {
+    DataFile dataFile = layers.dataFile();
+    try (Storage _ = dataFile == null ? null : dataFile.storage();
+        Storage file = layers.file()) {
       try {
         if (!readOnly && !reverted) {
           flush();
@@ -715,6 +740,7 @@ public final class Qcow2Image implements DiskImage {
 
       @Override
       public void create(String name) throws IOException {
+        requireSnapshotsPossible();
         change(() -> whileFrozen(() -> snapshotOperations.create(name, virtualBytes())));
       }
 
@@ -728,6 +754,15 @@ public final class Qcow2Image implements DiskImage {
         change(() -> snapshotOperations.rename(snapshot, name));
       }
     };
+  }
+
+  private void requireSnapshotsPossible() throws UnsupportedImageException {
+    if (layers.dataFile() != null) {
+      throw new UnsupportedImageException(
+          layers.file().name()
+              + ": its data is in an external data file, where the format has no place for"
+              + " snapshots");
+    }
   }
 
   private interface Change {
@@ -762,6 +797,7 @@ public final class Qcow2Image implements DiskImage {
    * and is closed next, and then the file's refcounts are rebuilt.
    */
   void revertTo(String snapshot) throws IOException {
+    requireSnapshotsPossible();
     change(() ->
         whileFrozen(() -> {
           reverted = true;
@@ -784,7 +820,7 @@ public final class Qcow2Image implements DiskImage {
           counters.reused(),
           layers.allocator().refcountWrites(),
           order.tableWrites(),
-          layers.file().syncs(),
+          layers.syncs(),
           commits.commits(),
           commits.requests());
     } finally {

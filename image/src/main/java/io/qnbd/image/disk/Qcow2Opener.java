@@ -10,6 +10,8 @@ import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.codec.ClusterCodec;
 import io.qnbd.image.codec.ZstdCodec;
+import io.qnbd.image.crypt.SectorCipher;
+import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderLayout;
@@ -23,6 +25,7 @@ import io.qnbd.image.metadata.DirtyBit;
 import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
+import io.qnbd.image.refcount.DataClusters;
 import io.qnbd.image.refcount.RefcountBlocks;
 import io.qnbd.image.snapshot.SnapshotDirectory;
 import java.io.IOException;
@@ -37,7 +40,7 @@ final class Qcow2Opener {
   static Qcow2Image open(
       Storage storage, OpenOptions options, BackingOpener backings, ProgressListener progress)
       throws IOException {
-    return openAbove(storage, options, header -> openBacking(storage, header, backings), progress);
+    return openAbove(storage, options, new Named(storage, backings), progress);
   }
 
   /**
@@ -48,19 +51,50 @@ final class Qcow2Opener {
    */
   static Qcow2Image openOver(DiskImage base, Storage storage, OpenOptions options)
       throws IOException {
-    return openAbove(storage, options, _ -> base, ProgressListener.NONE);
+    return openAbove(storage, options, new Given(base), ProgressListener.NONE);
   }
 
-  /** Opens what lies below an image; null for nothing. */
-  private interface Below {
-    @Nullable DiskImage open(Header header) throws IOException;
+  /** Opens what else an image consists of. */
+  private sealed interface Beside {
+    /** What lies below; null for nothing. */
+    @Nullable DiskImage openBacking(Header header) throws IOException;
+
+    /** The data file of an image that has one. */
+    Storage openData(Header header) throws IOException;
+  }
+
+  /** By the names in the header. */
+  private record Named(Storage file, BackingOpener opener) implements Beside {
+    @Override
+    public @Nullable DiskImage openBacking(Header header) throws IOException {
+      return Qcow2Opener.openBacking(file, header, opener);
+    }
+
+    @Override
+    public Storage openData(Header header) throws IOException {
+      return opener.openData(header.dataFileName(file.name()));
+    }
+  }
+
+  /** An image that was made over another one, just now. */
+  private record Given(DiskImage base) implements Beside {
+    @Override
+    public DiskImage openBacking(Header header) {
+      return base;
+    }
+
+    @Override
+    public Storage openData(Header header) {
+      throw new AssertionError("it has no data file");
+    }
   }
 
   private static Qcow2Image openAbove(
-      Storage storage, OpenOptions options, Below below, ProgressListener progress)
+      Storage storage, OpenOptions options, Beside beside, ProgressListener progress)
       throws IOException {
     LatchedStorage file = new LatchedStorage(storage);
     @Nullable DiskImage backing = null;
+    @Nullable DataFile dataFile = null;
     boolean done = false;
     try {
       Header header = ImageFile.of(file).readHeader();
@@ -68,25 +102,32 @@ final class Qcow2Opener {
         header.requireReadable(file.name());
       } else {
         header.requireWritable(file.name());
+      }
+      SectorCipher.Maker ciphers = Encryption.open(file, header, options.passphrase());
+      dataFile = openData(file, header, options, beside);
+      if (!options.readOnly()) {
         if (header.dirty()) {
           Rebuild.rebuild(file, progress);
           header = ImageFile.of(file).readHeader();
         }
       }
-      backing = below.open(header);
-      Layers layers = assemble(file, header, options, backing);
+      backing = beside.openBacking(header);
+      Layers layers = assemble(file, header, options, new Sources(backing, dataFile, ciphers));
       boolean bitmapsHold = options.readOnly() && options.snapshot() == null;
       DirtyBitmaps bitmaps =
           bitmapsHold ? DirtyBitmaps.read(file, header) : DirtyBitmaps.none(file, header);
       Qcow2Image image =
           new Qcow2Image(
-              layers, options, header.autoclearFeatures() != 0, header.lazyRefcounts(), bitmaps);
+              layers, options, header.autoclearFeatures(), header.lazyRefcounts(), bitmaps);
       done = true;
       return image;
     } finally {
       if (!done) {
         if (backing != null) {
           backing.close();
+        }
+        if (dataFile != null) {
+          dataFile.storage().close();
         }
         file.close();
       }
@@ -127,9 +168,59 @@ final class Qcow2Opener {
     };
   }
 
+  private static @Nullable DataFile openData(
+      Storage file, Header header, OpenOptions options, Beside beside) throws IOException {
+    if (!header.hasDataFile()) {
+      if (options.dataFile() != null) {
+        throw new IOException(
+            file.name() + ": keeps its data itself, but a data file was given for it");
+      }
+      return null;
+    }
+    boolean raw = (header.autoclearFeatures() & FeatureBits.RAW_DATA_FILE) != 0;
+    if (raw && header.backingFile() != null) {
+      throw new CorruptImageException(
+          file.name() + ": has a raw external data file and a backing file, which can't be");
+    }
+    LatchedStorage data = new LatchedStorage(beside.openData(header));
+    boolean done = false;
+    try {
+      if (raw && !options.readOnly() && data.length() < header.virtualBytes()) {
+        data.setLength(header.virtualBytes()); // it reads the same
+      }
+      done = true;
+      return new DataFile(data, raw);
+    } finally {
+      if (!done) {
+        data.close();
+      }
+    }
+  }
+
+  /** Where an image's data comes from, other than from plain clusters of its own. */
+  private record Sources(
+      @Nullable DiskImage backing,
+      @Nullable DataFile dataFile,
+      SectorCipher.@Nullable Maker ciphers) {
+
+    Storage data(LatchedStorage file) {
+      if (dataFile != null) {
+        return dataFile.storage();
+      }
+      return ciphers == null ? file : new EncryptedStorage(file, ciphers);
+    }
+
+    DataClusters clusters(Allocator allocator) {
+      return dataFile != null
+          ? DataClusters.inDataFile()
+          : DataClusters.of(allocator, ciphers == null);
+    }
+  }
+
   private static Layers assemble(
-      LatchedStorage file, Header header, OpenOptions options, @Nullable DiskImage backing)
+      LatchedStorage file, Header header, OpenOptions options, Sources sources)
       throws IOException {
+    DiskImage backing = sources.backing();
     Geometry geometry = header.geometry();
     boolean zeroFlagKnown = header.version() >= 3;
     Barrier barrier = new Barrier();
@@ -154,6 +245,7 @@ final class Qcow2Opener {
             geometry,
             header.snapshotsOffset(),
             ImageFile.of(file).readSnapshots(header).entries());
+    DataClusters clusters = sources.clusters(allocator);
     Tree tree = tree(file, header, directory, options.snapshot());
     ClusterMap map =
         new ClusterMap(
@@ -166,17 +258,25 @@ final class Qcow2Opener {
                 backing == null ? 0 : backing.virtualBytes(),
                 options.l2CacheBytes()),
             allocator,
+            clusters,
             barrier);
     ClusterCache cache = new ClusterCache(geometry.clusterBytes(), ClusterCache.IMAGE_BYTES_MAX);
     map.onCompressedReleased(cache::forget);
+    Storage data = sources.data(file);
+    boolean byGuest = header.cryptMethod() == Header.CRYPT_AES;
     return new Layers(
         file,
+        data,
+        sources.dataFile(),
+        byGuest && data instanceof EncryptedStorage encrypted ? encrypted : null,
         geometry,
+        header.cryptMethod(),
         tree.virtualBytes(),
         zeroFlagKnown,
         new ReentrantLock(),
         map,
         allocator,
+        clusters,
         barrier,
         new DirtyBit(file, header.incompatibleFeatures(), zeroFlagKnown),
         directory,

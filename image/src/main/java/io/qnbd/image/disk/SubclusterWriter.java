@@ -59,7 +59,7 @@ final class SubclusterWriter {
   private void giveBack(HostRun run) {
     layers.metadata().lock();
     try {
-      layers.allocator().giveBack(run);
+      layers.clusters().giveBack(run);
     } finally {
       layers.metadata().unlock();
     }
@@ -78,7 +78,7 @@ final class SubclusterWriter {
     int inLast = Math.floorMod(-(inCluster + data), subclusterBytes);
     boolean zero =
         place.own()
-            ? layers.file().isHole(host - inFirst, (long) inFirst + data + inLast)
+            ? layers.data().isHole(host - inFirst, (long) inFirst + data + inLast)
             : place.fresh();
     Border head = Border.of(place.first(), first, inFirst, subclusterBytes, -1);
     Border tail = Border.of(place.last(), last, inLast, subclusterBytes, 1);

@@ -146,6 +146,23 @@ public record Header(
     return text(HeaderExtension.DATA_FILE);
   }
 
+  /**
+   * The external data file's name, exactly; null when the image has none.
+   *
+   * @throws UnsupportedImageException when it is not UTF-8
+   */
+  public @Nullable String dataFileName(String fileName) throws UnsupportedImageException {
+    HeaderExtension extension = extension(HeaderExtension.DATA_FILE);
+    if (extension == null) {
+      return null;
+    }
+    String name = Names.exact(extension.data());
+    if (name == null) {
+      throw new UnsupportedImageException(fileName + ": its data file's name is not UTF-8");
+    }
+    return name.isEmpty() ? null : name;
+  }
+
   private @Nullable String text(int type) {
     HeaderExtension extension = extension(type);
     return extension == null ? null : extension.text();
@@ -209,13 +226,17 @@ public record Header(
   /** Throws when the image has something that we can't read rightly. */
   public void requireReadable(String fileName) throws UnsupportedImageException {
     requireKnownFeatures(fileName);
-    if (cryptMethod != CRYPT_NONE) {
+    if (cryptMethod < CRYPT_NONE || cryptMethod > CRYPT_LUKS) {
       throw new UnsupportedImageException(
-          fileName + ": is encrypted (" + encryptionName() + "), which is not supported");
+          fileName + ": is encrypted (" + encryptionName() + "), which is unknown here");
     }
-    if (hasDataFile()) {
+    if (extendedL2() && hasDataFile()) {
       throw new UnsupportedImageException(
-          fileName + ": keeps its data in an external data file, which is not supported");
+          fileName + ": has subclusters and an external data file, which is not supported");
+    }
+    if (cryptMethod != CRYPT_NONE && hasDataFile()) {
+      throw new UnsupportedImageException(
+          fileName + ": is encrypted and has an external data file, which is not supported");
     }
     if (compressionType != COMPRESSION_DEFLATE && compressionType != COMPRESSION_ZSTD) {
       throw new UnsupportedImageException(
@@ -232,6 +253,12 @@ public record Header(
    */
   public void requireWritable(String fileName) throws UnsupportedImageException {
     requireReadable(fileName);
+    if (cryptMethod == CRYPT_AES) {
+      throw new UnsupportedImageException(
+          fileName
+              + ": is encrypted by the older method (aes), which protects little and is read"
+              + " only: open it with --read-only, and copy it to an image with luks");
+    }
     if (corrupt()) {
       throw new UnsupportedImageException(
           fileName

@@ -8,6 +8,7 @@ import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Barrier;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
+import io.qnbd.image.refcount.DataClusters;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -31,7 +32,10 @@ import org.jspecify.annotations.Nullable;
  *       that a snapshot shares.
  *   <li>A new L2 table's cluster reads, durably before its L1 entry is written, as zeroes or as the
  *       table that it replaces, so that an entry that a power cut loses is the old one.
- *   <li>Every reference that an entry loses goes to {@link Allocator#release}, once.
+ *   <li>Every reference that an entry loses goes to {@link DataClusters#release} or, of a table,
+ *       {@link Allocator#release}, once.
+ *   <li>In an external data file each cluster's place is its own offset, and zeroes are never taken
+ *       for allocated, so that what was there before is overwritten.
  * </ul>
  *
  * <p>Owner: the image's metadata lock.
@@ -55,6 +59,7 @@ public final class ClusterMap {
   private final BitSet dirtyL1Sectors = new BitSet();
   private final SliceCache slices;
   private final Allocator allocator;
+  private final DataClusters clusters;
   private final Barrier barrier;
 
   /** Reads and changes entries that have a second half; null where they have none. */
@@ -86,6 +91,7 @@ public final class ClusterMap {
       long[] l1,
       Options options,
       Allocator allocator,
+      DataClusters clusters,
       Barrier barrier) {
     this.file = file;
     this.geometry = geometry;
@@ -96,10 +102,11 @@ public final class ClusterMap {
     this.backingBytes = options.backingBytes();
     this.slices = new SliceCache(file, geometry.sliceWords(), options.l2CacheBytes());
     this.allocator = allocator;
+    this.clusters = clusters;
     this.barrier = barrier;
     this.subclusters =
         geometry.extendedL2()
-            ? new SubclusterMap(this, geometry, options.backingBytes(), allocator, barrier)
+            ? new SubclusterMap(this, geometry, options.backingBytes(), clusters, barrier)
             : null;
   }
 
@@ -202,7 +209,7 @@ public final class ClusterMap {
     if (L2Entry.compressed(entry)) {
       return false;
     }
-    if (L2Entry.hostOffset(first) == 0) {
+    if (L2Entry.hostOffset(first) == 0 && !L2Entry.copied(first)) {
       return entry == first;
     }
     return entry == first + geometry.offsetOf(next - index);
@@ -212,16 +219,17 @@ public final class ClusterMap {
     long host = L2Entry.hostOffset(entry);
     boolean sole = L2Entry.copied(entry);
     if (L2Entry.zero(entry)) {
-      return new Mapping.Zeros(host == 0 ? 0 : host + inCluster, sole, bytes);
+      boolean nowhere = host == 0 || clusters.fixed();
+      return new Mapping.Zeros(nowhere ? 0 : host + inCluster, sole, bytes);
     }
-    return host == 0
+    return unallocated(entry)
         ? new Mapping.Unallocated(bytes)
         : new Mapping.Data(host + inCluster, sole, bytes);
   }
 
   Mapping compressed(long entry, long bytes) throws IOException {
     long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
-    if (!inFile(at) || L2Entry.copied(entry)) {
+    if (clusters.fixed() || !inFile(at) || L2Entry.copied(entry)) {
       throw new CorruptImageException(
           String.format(
               "%s: L2 entry 0x%x describes a compressed cluster outside the file",
@@ -232,17 +240,29 @@ public final class ClusterMap {
   }
 
   void checkStandard(long entry, long cluster) throws IOException {
-    long host = L2Entry.hostOffset(entry);
-    if (L2Entry.reservedBits(entry, zeroFlagInEntry) != 0
-        || geometry.inCluster(host) != 0
-        || (host == 0 && L2Entry.copied(entry))
-        || !inFile(host)) {
+    if (L2Entry.reservedBits(entry, zeroFlagInEntry) != 0 || !namesCluster(entry, cluster)) {
       throw new CorruptImageException(
           String.format(
               "%s: the L2 entry of guest offset 0x%x is 0x%x, which names no cluster of the file;"
                   + " run a check",
               file.name(), geometry.offsetOf(cluster), entry));
     }
+  }
+
+  private boolean namesCluster(long entry, long cluster) throws IOException {
+    long host = L2Entry.hostOffset(entry);
+    if (clusters.fixed()) {
+      boolean nowhere = host == 0 && !L2Entry.copied(entry);
+      return nowhere || host == geometry.offsetOf(cluster);
+    }
+    return geometry.inCluster(host) == 0
+        && !(host == 0 && L2Entry.copied(entry))
+        && inFile(host);
+  }
+
+  /** Offset 0 is a cluster's place only in a data file, where COPIED says that it is one. */
+  private static boolean unallocated(long entry) {
+    return L2Entry.hostOffset(entry) == 0 && !L2Entry.copied(entry);
   }
 
   /**
@@ -327,10 +347,14 @@ public final class ClusterMap {
     }
     int index = indexInSlice(cluster);
     int count = 0;
-    while (count < inSlice && !ownsCluster(slice.entries[index + count])) {
+    while (count < inSlice && !writableInPlace(slice.entries[index + count])) {
       count++;
     }
     return count;
+  }
+
+  private boolean writableInPlace(long entry) {
+    return ownsCluster(entry) && !(clusters.fixed() && L2Entry.zero(entry));
   }
 
   /** Whether the entry has a host cluster that nothing else refers to. */
@@ -353,7 +377,7 @@ public final class ClusterMap {
     if (L2Entry.compressed(entry)) {
       return false;
     }
-    return L2Entry.zero(entry) || (L2Entry.hostOffset(entry) == 0 && pastBacking(cluster));
+    return L2Entry.zero(entry) || (unallocated(entry) && pastBacking(cluster));
   }
 
   private boolean pastBacking(long cluster) {
@@ -412,7 +436,7 @@ public final class ClusterMap {
     requireWholeClusters();
     SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
     int index = indexInSlice(cluster);
-    boolean fresh = allocator.fresh(run);
+    boolean fresh = clusters.fresh(run);
     for (int i = 0; i < run.count(); i++) {
       long old = slice.entries[index + i];
       if (!fresh || !readsAsZeroes(old, cluster + i)) {
@@ -539,10 +563,10 @@ public final class ClusterMap {
       compressedReleased.at(at, bytes);
       long last = geometry.clusterOf(at + bytes - 1);
       for (long cluster = geometry.clusterOf(at); cluster <= last; cluster++) {
-        allocator.release(cluster);
+        clusters.release(cluster);
       }
     } else if (L2Entry.hostOffset(old) != 0) {
-      allocator.release(geometry.clusterOf(L2Entry.hostOffset(old)));
+      clusters.release(geometry.clusterOf(L2Entry.hostOffset(old)));
     }
   }
 

@@ -6,7 +6,7 @@ import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.Subclusters;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
 import io.qnbd.image.metadata.Barrier;
-import io.qnbd.image.refcount.Allocator;
+import io.qnbd.image.refcount.DataClusters;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
 
@@ -31,15 +31,15 @@ public final class SubclusterMap {
   private final ClusterMap map;
   private final Geometry geometry;
   private final long backingBytes;
-  private final Allocator allocator;
+  private final DataClusters clusters;
   private final Barrier barrier;
 
   SubclusterMap(
-      ClusterMap map, Geometry geometry, long backingBytes, Allocator allocator, Barrier barrier) {
+      ClusterMap map, Geometry geometry, long backingBytes, DataClusters clusters, Barrier barrier) {
     this.map = map;
     this.geometry = geometry;
     this.backingBytes = backingBytes;
-    this.allocator = allocator;
+    this.clusters = clusters;
     this.barrier = barrier;
   }
 
@@ -218,11 +218,11 @@ public final class SubclusterMap {
     }
     int missing = countToAllocate(slice, cluster, inSlice);
     boolean own = missing == 0;
-    HostRun run = own ? ownRun(slice, cluster, inSlice) : allocator.allocate(missing);
+    HostRun run = own ? ownRun(slice, cluster, inSlice) : clusters.allocate(cluster, missing);
     return new Place(
         run,
         own,
-        !own && allocator.fresh(run),
+        !own && clusters.fresh(run),
         before(slice, cluster, own),
         before(slice, cluster + run.count() - 1, own));
   }
@@ -349,7 +349,7 @@ public final class SubclusterMap {
 
   /** See {@link ClusterMap#assignZero}. */
   void assignZero(SliceCache.Slice slice, long cluster, HostRun run) {
-    if (!allocator.fresh(run)) {
+    if (!clusters.fresh(run)) {
       barrier.require(); // whoever writes there takes a hole for durable zeroes
     }
     for (int i = 0; i < run.count(); i++) {

@@ -19,7 +19,7 @@ public record HostRun(long first, int count, long freshFrom, boolean freed) {
   }
 
   public HostRun {
-    if (first <= 0 || count <= 0) {
+    if (first < 0 || count <= 0) {
       throw new AssertionError("run of " + count + " clusters at " + first);
     }
   }

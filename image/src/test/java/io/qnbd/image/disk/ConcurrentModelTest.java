@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.oracle.GuestModel;
 import io.qnbd.image.oracle.RawQcow2;
@@ -55,6 +56,9 @@ final class ConcurrentModelTest {
         usual.with(Preparation.PREALLOCATED),
         usual.with(Preparation.COMPRESSED),
         usual.with(Backing.QCOW2),
+        usual.with(Place.RAW_DATA_FILE),
+        usual.with(Place.DATA_FILE).with(Backing.RAW_LONGER),
+        usual.with(Place.LUKS),
         ImageShape.of(2, 4096, 16, MIB).with(Backing.RAW_SHORTER),
         ImageShape.of(3, 65536, 1, 2 * MIB),
         subclusters,
@@ -95,7 +99,7 @@ final class ConcurrentModelTest {
     writers.forEach(writer -> seen.addAll(writer.seen));
     check(before, writers, seen);
 
-    RawQcow2 image = new RawQcow2(guest.file);
+    RawQcow2 image = guest.engine.oracle(guest.file);
     assertEquals(List.of(), image.check().corruptions());
     assertEquals(0, image.check().leaks(), "leaks");
     GuestModel.assertSame(after, image.disk(guest.engine.base()), "disk when closed");

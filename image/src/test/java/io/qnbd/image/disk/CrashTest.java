@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.PowerCut;
@@ -54,6 +55,14 @@ final class CrashTest {
         ImageShape.of(3, 4096, 2, MIB).with(Preparation.ZSTD),
         usual.with(Backing.QCOW2).withSnapshots(1),
         usual.with(Backing.RAW_LONGER).withBatches(3, 3),
+        usual.with(Place.DATA_FILE),
+        usual.with(Place.DATA_FILE).with(Backing.RAW_SHORTER),
+        usual.with(Place.RAW_DATA_FILE),
+        usual.with(Place.RAW_DATA_FILE).with(Preparation.PREALLOCATED),
+        usual.with(Place.LUKS),
+        ImageShape.of(3, 16384, 16, MIB).withExtendedL2().with(Place.LUKS).withSnapshots(1),
+        usual.with(Place.LUKS).withSnapshots(2).withBatches(3, 1),
+        usual.with(Place.LUKS).with(Preparation.COMPRESSED).with(Backing.QCOW2),
         ImageShape.of(2, 4096, 16, 2 * MIB).with(Backing.RAW_SHORTER),
         ImageShape.of(2, 4096, 16, MIB).withSnapshots(2).withBatches(2, 2),
         ImageShape.of(3, 4096, 1, MIB),

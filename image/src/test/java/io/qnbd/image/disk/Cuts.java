@@ -35,6 +35,7 @@ final class Cuts {
   private record Cut(
       long operation,
       MemoryStorage file,
+      @Nullable MemoryStorage data,
       List<GuestModel.Allowed> disks,
       long bytesMin,
       long bytesMax,
@@ -107,10 +108,12 @@ final class Cuts {
 
   synchronized void take(CrashStorage storage) {
     MemoryStorage file = storage.cut(random);
+    MemoryStorage data = guest.engine.cutData(random);
     GuestModel.Allowed other = otherDisk;
     List<GuestModel.Allowed> disks =
         other == null ? List.of(model.allowed()) : List.of(model.allowed(), other);
-    cuts.add(new Cut(storage.operations(), file, disks, bytesMin, bytesMax, snapshots.get()));
+    cuts.add(
+        new Cut(storage.operations(), file, data, disks, bytesMin, bytesMax, snapshots.get()));
   }
 
   synchronized int count() {
@@ -130,7 +133,8 @@ final class Cuts {
   }
 
   private void verify(Cut cut) throws IOException {
-    RawQcow2 found = new RawQcow2(cut.file());
+    Engine engine = guest.engine.with(cut.data());
+    RawQcow2 found = engine.oracle(cut.file());
     RawQcow2.Findings findings = check(found);
     assertEquals(List.of(), findings.corruptions(), "after the cut");
     if (random.chance(10) && found.version() >= 3 && !found.dirty()) {
@@ -142,8 +146,12 @@ final class Cuts {
         disk.length == cut.bytesMin() || disk.length == cut.bytesMax(),
         () -> disk.length + " bytes, not " + cut.bytesMin() + " or " + cut.bytesMax());
     requireAllowed(cut.disks(), Arrays.copyOf(disk, model.bytes()));
+    MemoryStorage raw = engine.rawImage();
+    if (raw != null) {
+      requireAllowed(cut.disks(), raw.bytes(0, model.bytes()));
+    }
     SnapshotBook.State snapshots = cut.snapshots().check(found, guest.engine.base());
-    useAgain(cut.file(), disk, findings.leaks(), snapshots);
+    useAgain(engine, cut.file(), disk, findings.leaks(), snapshots);
   }
 
   private static void requireAllowed(List<GuestModel.Allowed> disks, byte[] disk) {
@@ -164,16 +172,20 @@ final class Cuts {
 
   /** Opens what was found and goes on: nothing gets worse, at times through a second cut. */
   private void useAgain(
-      MemoryStorage file, byte[] disk, long leaksBefore, SnapshotBook.State snapshots)
+      Engine engine,
+      MemoryStorage file,
+      byte[] disk,
+      long leaksBefore,
+      SnapshotBook.State snapshots)
       throws IOException {
     GuestModel next = new GuestModel(disk);
     boolean again = random.chance(5);
     CrashStorage storage = again ? new CrashStorage(file) : null;
-    Cuts second = new Cuts(guest, next, random.split(), () -> snapshots);
+    Cuts second = new Cuts(guest.with(engine), next, random.split(), () -> snapshots);
     if (storage != null) {
       storage.watch(second.sometimes(10, 3)); // also while a dirty image is rebuilt
     }
-    try (DiskImage image = guest.engine.open(storage == null ? file : storage)) {
+    try (DiskImage image = engine.open(storage == null ? file : storage)) {
       Workload workload =
           new Workload(random.split(), image, next, Workload.Mix.random(random, 65536));
       workload.checkAll();
@@ -183,7 +195,7 @@ final class Cuts {
       storage.watch(null);
       second.verifyAll();
     }
-    RawQcow2 after = new RawQcow2(storage == null ? file : storage.contents());
+    RawQcow2 after = engine.oracle(storage == null ? file : storage.contents());
     assertFalse(after.dirty(), "dirty when closed");
     RawQcow2.Findings findings = check(after);
     assertEquals(List.of(), findings.corruptions(), "after using it again");

@@ -26,7 +26,18 @@ final class Guest {
     byte[] contents = new byte[shape.diskBytes()];
     Pattern.scatter(random, contents);
     file = shape.make(contents);
-    model = new GuestModel(new RawQcow2(file).disk(engine.base()));
+    model = new GuestModel(engine.oracle(file).disk(engine.base()));
+  }
+
+  private Guest(Guest other, Engine engine) {
+    this.engine = engine;
+    this.file = other.file;
+    this.model = other.model;
+  }
+
+  /** The same, opened in another way. */
+  Guest with(Engine value) {
+    return new Guest(this, value);
   }
 
   /**
@@ -56,13 +67,19 @@ final class Guest {
 
   /** The closed image is clean, and an independent reader finds in it what must be there. */
   void check() throws IOException {
-    RawQcow2 image = new RawQcow2(file);
+    RawQcow2 image = engine.oracle(file);
     RawQcow2.Findings findings = image.check();
     assertEquals(List.of(), findings.corruptions());
     assertEquals(0, findings.leaks(), "leaks");
     CheckReport report = Checker.check(file);
     assertTrue(report.clean(), () -> "the engine's own check: " + report.findings());
     GuestModel.assertSame(model.latest(0, model.bytes()), image.disk(engine.base()), "disk");
+    MemoryStorage raw = engine.rawImage();
+    if (raw != null) {
+      assertEquals(model.bytes(), raw.length(), "bytes of the raw data file");
+      GuestModel.assertSame(
+          model.latest(0, model.bytes()), raw.bytes(0, model.bytes()), "raw data file");
+    }
     checkSnapshots(image);
   }
 

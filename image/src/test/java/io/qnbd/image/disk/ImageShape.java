@@ -28,7 +28,8 @@ record ImageShape(
     int refReserve,
     long l2CacheBytes,
     boolean lazyRefcounts,
-    boolean extendedL2) {
+    boolean extendedL2,
+    Place place) {
 
   private static final long COMPATIBLE_FEATURES_AT = 80;
   private static final long LAZY_REFCOUNTS = 1;
@@ -50,6 +51,14 @@ record ImageShape(
     QCOW2
   }
 
+  /** Where a guest's data is. */
+  enum Place {
+    HERE,
+    DATA_FILE,
+    RAW_DATA_FILE,
+    LUKS
+  }
+
   static ImageShape of(int version, int clusterBytes, int refcountBits, int diskBytes) {
     return new ImageShape(
         version,
@@ -63,7 +72,26 @@ record ImageShape(
         OpenOptions.REF_RESERVE_DEFAULT,
         OpenOptions.L2_CACHE_BYTES_DEFAULT,
         false,
-        false);
+        false,
+        Place.HERE);
+  }
+
+  /** The same with the guest's data somewhere else or encrypted; version 3 only. */
+  ImageShape with(Place value) {
+    return new ImageShape(
+        version,
+        clusterBytes,
+        refcountBits,
+        diskBytes,
+        preparation,
+        backing,
+        snapshots,
+        refBatch,
+        refReserve,
+        l2CacheBytes,
+        lazyRefcounts,
+        extendedL2,
+        value);
   }
 
   ImageShape with(Preparation value) {
@@ -79,7 +107,8 @@ record ImageShape(
         refReserve,
         l2CacheBytes,
         lazyRefcounts,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   ImageShape with(Backing value) {
@@ -95,7 +124,8 @@ record ImageShape(
         refReserve,
         l2CacheBytes,
         lazyRefcounts,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   ImageShape withSnapshots(int value) {
@@ -111,7 +141,8 @@ record ImageShape(
         refReserve,
         l2CacheBytes,
         lazyRefcounts,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   ImageShape withBatches(int batch, int reserve) {
@@ -127,7 +158,8 @@ record ImageShape(
         reserve,
         l2CacheBytes,
         lazyRefcounts,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   ImageShape withL2CacheBytes(long value) {
@@ -143,7 +175,8 @@ record ImageShape(
         refReserve,
         value,
         lazyRefcounts,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   /** The same with the compatible feature that lets counts be written late; version 3 only. */
@@ -160,7 +193,8 @@ record ImageShape(
         refReserve,
         l2CacheBytes,
         true,
-        extendedL2);
+        extendedL2,
+        place);
   }
 
   /** The same with clusters of 32 subclusters; version 3, clusters of 16 KiB at least. */
@@ -177,7 +211,12 @@ record ImageShape(
         refReserve,
         l2CacheBytes,
         lazyRefcounts,
-        true);
+        true,
+        place);
+  }
+
+  boolean hasDataFile() {
+    return place == Place.DATA_FILE || place == Place.RAW_DATA_FILE;
   }
 
   OpenOptions options() {
@@ -186,7 +225,8 @@ record ImageShape(
         .withBackingPolicy(BackingPolicy.ANY)
         .withL2CacheBytes(l2CacheBytes)
         .withRefBatch(refBatch)
-        .withRefReserve(refReserve);
+        .withRefReserve(refReserve)
+        .withPassphrase(place == Place.LUKS ? ImageMaker.PASSPHRASE : null);
   }
 
   /**
@@ -215,9 +255,9 @@ record ImageShape(
   MemoryStorage make(byte[] contents) throws IOException {
     // Snapshots are made by a tool that can't let the refcount table grow; without them it is as
     // short as it can be, so that the engine has to.
-    long clustersMax = 4L * diskBytes / clusterBytes + 64;
+    long clustersMax = 4L * diskBytes / clusterBytes + 64 + (1 << 20) / clusterBytes;
     long tableEntries = clustersMax * refcountBits / 8 / clusterBytes + 1;
-    int tableClusters = snapshots == 0 ? 1 : (int) (tableEntries * 8 / clusterBytes + 1);
+    int tableClusters = snapshots == 0 && place != Place.LUKS ? 1 : (int) (tableEntries * 8 / clusterBytes + 1);
     boolean backed = backing != Backing.NONE;
     String format = backing == Backing.QCOW2 ? "qcow2" : "raw";
     MemoryStorage file =
@@ -242,6 +282,12 @@ record ImageShape(
     }
     if (lazyRefcounts) {
       file.write(COMPATIBLE_FEATURES_AT, ByteBuffer.allocate(8).putLong(0, LAZY_REFCOUNTS));
+    }
+    switch (place) {
+      case HERE -> {}
+      case DATA_FILE -> ImageMaker.moveData(file, false);
+      case RAW_DATA_FILE -> ImageMaker.moveData(file, true);
+      case LUKS -> ImageMaker.encrypt(file);
     }
     return file;
   }

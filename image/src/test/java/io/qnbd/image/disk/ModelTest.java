@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.random.SeededRandom;
 import io.qnbd.image.random.Seeds;
@@ -42,6 +43,14 @@ final class ModelTest {
         ImageShape.of(3, 65536, 4, 8 * MIB).with(Preparation.ZSTD),
         usual.with(Backing.QCOW2).withSnapshots(1),
         usual.with(Backing.RAW_LONGER),
+        usual.with(Place.DATA_FILE),
+        usual.with(Place.DATA_FILE).with(Backing.RAW_SHORTER),
+        usual.with(Place.RAW_DATA_FILE),
+        usual.with(Place.RAW_DATA_FILE).with(Preparation.PREALLOCATED),
+        usual.with(Place.LUKS),
+        ImageShape.of(3, 16384, 16, 3 * MIB).withExtendedL2().with(Place.LUKS).withSnapshots(1),
+        usual.with(Place.LUKS).withSnapshots(2).withBatches(3, 1),
+        usual.with(Place.LUKS).with(Preparation.COMPRESSED).with(Backing.QCOW2),
         ImageShape.of(2, 4096, 16, 3 * MIB + 512).with(Backing.RAW_SHORTER),
         ImageShape.of(2, 4096, 16, 3 * MIB).withSnapshots(2),
         ImageShape.of(3, 4096, 2, 3 * MIB).withSnapshots(1),

@@ -1,5 +1,6 @@
 package io.qnbd.image.io;
 
+import io.qnbd.image.ZeroMode;
 import io.qnbd.image.random.SeededRandom;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -57,7 +58,11 @@ public final class CrashStorage implements Storage {
     TORN
   }
 
-  private final Object lock = new Object();
+  private final Object lock;
+
+  /** The file that this one shares its power with; itself if it came first. */
+  private final CrashStorage first;
+
   private final MemoryStorage live;
   private final MemoryStorage durable;
   private final TreeMap<Long, List<Version>> dirty = new TreeMap<>();
@@ -70,8 +75,25 @@ public final class CrashStorage implements Storage {
 
   /** A file that holds these contents durably; {@code contents} itself is not changed. */
   public CrashStorage(MemoryStorage contents) {
+    lock = new Object();
+    first = this;
     live = contents.copy();
     durable = contents.copy();
+  }
+
+  private CrashStorage(MemoryStorage contents, CrashStorage first) {
+    lock = first.lock;
+    this.first = first;
+    live = contents.copy();
+    durable = contents.copy();
+  }
+
+  /**
+   * A second file that loses its power with this one: its operations count as this one's, are shown
+   * to this one's watcher, and end when this one is cut. What each keeps is decided by itself.
+   */
+  public CrashStorage beside(MemoryStorage contents) {
+    return new CrashStorage(contents, this);
   }
 
   /** Has every operation from now on shown to {@code watcher}, or to none. */
@@ -273,6 +295,15 @@ public final class CrashStorage implements Storage {
   }
 
   @Override
+  public boolean tryZero(long at, long bytes, ZeroMode mode) throws IOException {
+    switch (mode) {
+      case MAY_UNMAP -> punchHole(at, bytes);
+      case KEEP_ALLOCATED -> zeroRange(at, bytes);
+    }
+    return true;
+  }
+
+  @Override
   public void prefetch(long at, long bytes) {}
 
   @Override
@@ -282,8 +313,11 @@ public final class CrashStorage implements Storage {
     counts.merge(operation, 1L, Long::sum);
     checkPower();
     operations++;
-    if (watcher != null) {
-      watcher.before(operation, this);
+    if (first != this) {
+      first.operations++;
+    }
+    if (first.watcher != null) {
+      first.watcher.before(operation, first);
     }
   }
 
@@ -291,8 +325,8 @@ public final class CrashStorage implements Storage {
    * Called at the start of an operation, and at its end, when it may have been the one that ends.
    */
   private void checkPower() throws PowerCut {
-    if (operations >= cutAt) {
-      throw new PowerCut("the power was cut at operation " + cutAt + " on " + live.name());
+    if (first.operations >= first.cutAt) {
+      throw new PowerCut("the power was cut at operation " + first.cutAt + " on " + live.name());
     }
   }
 

@@ -1,10 +1,20 @@
 package io.qnbd.image.oracle;
 
+import io.qnbd.image.Passphrase;
+import io.qnbd.image.crypt.LuksMaker;
+import io.qnbd.image.format.FeatureBits;
+import io.qnbd.image.format.Header;
+import io.qnbd.image.format.HeaderBuilder;
+import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.io.MemoryStorage;
+import io.qnbd.image.metadata.ImageFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
+import java.util.function.UnaryOperator;
 import java.util.zip.Deflater;
 import org.jspecify.annotations.Nullable;
 
@@ -16,7 +26,66 @@ public final class ImageMaker {
   private static final int HEADER_V3_BYTES = 104;
   private static final int BACKING_FORMAT = 0xe2792aca;
 
+  /** Opens images that {@link #encrypt} has made. */
+  public static final Passphrase PASSPHRASE =
+      Passphrase.of("horse battery".getBytes(StandardCharsets.UTF_8));
+
+  /** Up to the key material of the second slot, which is not in use: an image of small size. */
+  private static final int LUKS_BYTES = 4096 + 63 * 4096;
+
+  private static @Nullable ByteBuffer luks;
+
   private ImageMaker() {}
+
+  /**
+   * Makes an image's data encrypted: what it has already is read as if it were. It must name no
+   * backing file whose name would be in the way.
+   */
+  public static void encrypt(MemoryStorage file) throws IOException {
+    RawQcow2 image = new RawQcow2(file);
+    int clusters = (int) image.clusters(LUKS_BYTES);
+    long at = counted(image, clusters);
+    ByteBuffer area = luks == null ? LuksMaker.make(PASSPHRASE.bytes(), 1) : luks;
+    luks = area;
+    file.write(at, area.slice(0, LUKS_BYTES));
+    ByteBuffer pointer = ByteBuffer.allocate(16).putLong(at).putLong(LUKS_BYTES).flip();
+    HeaderExtension extension = new HeaderExtension(HeaderExtension.ENCRYPTION_HEADER, pointer);
+    rewriteHeader(file, header -> header.cryptMethod(Header.CRYPT_LUKS), extension);
+  }
+
+  /** Makes an image one whose data is in a file of its own. It must have none yet. */
+  public static void moveData(MemoryStorage file, boolean raw) throws IOException {
+    rewriteHeader(
+        file,
+        header ->
+            header
+                .incompatibleFeatures(FeatureBits.DATA_FILE)
+                .autoclearFeatures(raw ? FeatureBits.RAW_DATA_FILE : 0),
+        HeaderExtension.ofText(HeaderExtension.DATA_FILE, "test.data"));
+    RawQcow2 image = new RawQcow2(file);
+    long[] l1 = image.l1();
+    for (int i = 0; i < l1.length; i++) {
+      long table = l1[i] & RawQcow2.OFFSET_MASK;
+      for (int j = 0; table != 0 && j < image.l2Entries(); j++) {
+        long entry = image.longs(table + 8L * j, 1)[0];
+        long guest = ((long) i * image.l2Entries() + j) * image.clusterBytes;
+        if (entry != 0) {
+          image.setRefcount((entry & RawQcow2.OFFSET_MASK) / image.clusterBytes, 0);
+          image.putLong(table + 8L * j, guest | RawQcow2.COPIED);
+        }
+      }
+    }
+  }
+
+  private static void rewriteHeader(
+      MemoryStorage file, UnaryOperator<HeaderBuilder> change, HeaderExtension extension)
+      throws IOException {
+    Header header = ImageFile.of(file).readHeader();
+    List<HeaderExtension> extensions = new ArrayList<>(header.extensions());
+    extensions.add(extension);
+    Header changed = change.apply(header.toBuilder()).extensions(extensions).build();
+    file.write(0, changed.encode());
+  }
 
   /** An empty image with standard L2 entries; see the other one. */
   public static MemoryStorage empty(

@@ -61,8 +61,30 @@ public final class RawQcow2 {
   private final long[] refcountTable;
   private final Map<Integer, byte[]> refcountBlocks = new HashMap<>();
 
+  /** Where the bytes of plain clusters come from. */
+  @FunctionalInterface
+  public interface Data {
+    byte[] read(long hostOffset, int bytes) throws IOException;
+  }
+
+  private final Data data;
+
+  /** Whether guest clusters are in another file, where they are not counted. */
+  final boolean hasDataFile;
+
+  /** Where the encryption header is, and how long; both 0 without one. */
+  final long encryptionOffset;
+
+  final long encryptionBytes;
+
   public RawQcow2(MemoryStorage file) {
+    this(file, file::bytes);
+  }
+
+  /** The same with the guest's data from somewhere else, by its host offset. */
+  public RawQcow2(MemoryStorage file, Data data) {
     this.file = file;
+    this.data = data;
     ByteBuffer header = ByteBuffer.wrap(file.bytes(0, 112));
     if (header.getInt(0) != MAGIC) {
       throw new AssertionError("no qcow2 magic");
@@ -80,9 +102,27 @@ public final class RawQcow2 {
     markedCorrupt = version >= 3 && (header.getLong(72) & 2) != 0;
     extendedL2 = version >= 3 && (header.getLong(72) & EXTENDED_L2) != 0;
     zstd = version >= 3 && (header.getLong(72) & 8) != 0 && header.get(104) == 1;
+    hasDataFile = version >= 3 && (header.getLong(72) & 4) != 0;
+    ByteBuffer encryption = extension(header, 0x0537be77);
+    encryptionOffset = encryption.remaining() == 0 ? 0 : encryption.getLong(0);
+    encryptionBytes = encryption.remaining() == 0 ? 0 : encryption.getLong(8);
     refcountBits = version >= 3 ? 1 << header.getInt(96) : 16;
     refcountTable = longs(refcountTableOffset, refcountTableClusters * clusterBytes / 8);
     readSnapshots(header.getInt(60));
+  }
+
+  /** The data of a header extension; nothing if there is no such. */
+  private ByteBuffer extension(ByteBuffer header, int type) {
+    int at = version >= 3 ? header.getInt(100) : 72;
+    ByteBuffer cluster = ByteBuffer.wrap(file.bytes(0, 1 << header.getInt(20)));
+    while (at + 8 <= cluster.limit() && cluster.getInt(at) != 0) {
+      int bytes = cluster.getInt(at + 4);
+      if (cluster.getInt(at) == type) {
+        return cluster.slice(at + 8, bytes);
+      }
+      at += 8 + ((bytes + 7) & ~7);
+    }
+    return ByteBuffer.allocate(0);
   }
 
   /** Whether the header says that refcounts and COPIED flags may be wrong. */
@@ -382,7 +422,7 @@ public final class RawQcow2 {
         int count = (int) Math.min(clusterBytes, bytes - at);
         if (extendedL2 && (l2[j] & COMPRESSED) == 0) {
           putSubclusters(l2[j], bitmaps[j], disk, (int) at, count);
-        } else if ((l2[j] & ~COPIED) != 0) {
+        } else if ((hasDataFile ? l2[j] : l2[j] & ~COPIED) != 0) {
           System.arraycopy(cluster(l2[j]), 0, disk, (int) at, count);
         }
       }
@@ -396,7 +436,7 @@ public final class RawQcow2 {
       int count = Math.min(unitBytes(), bytes - in);
       switch (kind(entry, bitmap, unit)) {
         case DATA -> {
-          byte[] found = file.bytes((entry & OFFSET_MASK) + in, count);
+          byte[] found = dataAt((entry & OFFSET_MASK) + in, unitBytes());
           System.arraycopy(found, 0, disk, at + in, count);
         }
         case ZEROES, ALLOCATED_ZEROES -> Arrays.fill(disk, at + in, at + in + count, (byte) 0);
@@ -412,7 +452,15 @@ public final class RawQcow2 {
     if ((entry & ZERO) != 0 && version >= 3) {
       return new byte[clusterBytes];
     }
-    return file.bytes(entry & OFFSET_MASK, clusterBytes);
+    return dataAt(entry & OFFSET_MASK, clusterBytes);
+  }
+
+  private byte[] dataAt(long hostOffset, int bytes) {
+    try {
+      return data.read(hostOffset, bytes);
+    } catch (IOException e) {
+      throw new AssertionError("reading data", e);
+    }
   }
 
   private byte[] inflated(long entry) {

@@ -41,6 +41,7 @@ final class ReferenceCount {
     if (image.snapshotCount() > 0) {
       count(image.snapshotTableOffset, image.snapshotTableBytes(), "snapshot table");
     }
+    count(image.encryptionOffset, image.encryptionBytes, "encryption header");
     countL1(image.l1Offset, image.l1Entries, "active");
     for (RawQcow2.Snapshot snapshot : image.snapshots) {
       countL1(snapshot.l1Offset(), snapshot.l1Entries(), "snapshot " + snapshot.name());
@@ -68,13 +69,29 @@ final class ReferenceCount {
       long[] l2 = image.l2(table);
       long[] bitmaps = image.bitmaps(table);
       for (int j = 0; j < l2.length; j++) {
-        String guest = where + " guest cluster " + ((long) i * l2.length + j);
+        long cluster = (long) i * l2.length + j;
+        String guest = where + " guest cluster " + cluster;
+        if (image.hasDataFile) {
+          checkFixed(l2[j], cluster, guest);
+          continue;
+        }
         countL2Entry(l2[j], guest);
         @Nullable String wrong = image.wrongBitmap(l2[j], bitmaps[j]);
         if (wrong != null) {
           corrupt(guest + ": " + wrong + ": " + Long.toHexString(bitmaps[j]));
         }
       }
+    }
+  }
+
+  /** In a data file each cluster has its place, and is not counted. */
+  private void checkFixed(long entry, long cluster, String name) {
+    if (RawQcow2.reservedL2(entry) || (entry & RawQcow2.COMPRESSED) != 0) {
+      corrupt(name + ": reserved bits or compressed: " + Long.toHexString(entry));
+    }
+    long rest = entry & ~RawQcow2.ZERO;
+    if (rest != 0 && rest != (cluster * image.clusterBytes | RawQcow2.COPIED)) {
+      corrupt(name + ": not in its place: " + Long.toHexString(entry));
     }
   }
 
@@ -132,7 +149,7 @@ final class ReferenceCount {
       long[] l2 = image.l2(l1[i] & RawQcow2.OFFSET_MASK);
       for (int j = 0; j < l2.length; j++) {
         boolean data = (l2[j] & RawQcow2.COMPRESSED) == 0;
-        if (data && (l2[j] & RawQcow2.OFFSET_MASK) != 0) {
+        if (data && !image.hasDataFile && (l2[j] & RawQcow2.OFFSET_MASK) != 0) {
           checkCopied(l2[j], "guest cluster " + ((long) i * l2.length + j));
         }
       }

@@ -1,0 +1,94 @@
+package io.qnbd.image.disk;
+
+import io.qnbd.image.CorruptImageException;
+import io.qnbd.image.Passphrase;
+import io.qnbd.image.crypt.KeyTime;
+import io.qnbd.image.crypt.LegacyAes;
+import io.qnbd.image.crypt.LuksHeader;
+import io.qnbd.image.crypt.SectorCipher;
+import io.qnbd.image.format.Header;
+import io.qnbd.image.format.HeaderExtension;
+import io.qnbd.image.io.Storage;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.concurrent.TimeUnit;
+import org.jspecify.annotations.Nullable;
+
+/** Opens an encrypted image with its passphrase. */
+final class Encryption {
+  /**
+   * An image says how slow its key is to derive. QEMU makes that 2 s where the image is made; this
+   * leaves room for slower machines and several slots, and lets no image hang the program.
+   */
+  private static final long KEY_SECONDS_MAX = 30;
+
+  /** QEMU's has 2 MiB; more than this is no LUKS header of version 1. */
+  private static final long HEADER_BYTES_MAX = 16 << 20;
+
+  private Encryption() {}
+
+  /** The ciphers for the image's data; null if it is not encrypted. */
+  static SectorCipher.@Nullable Maker open(
+      Storage file, Header header, @Nullable Passphrase passphrase) throws IOException {
+    if (header.cryptMethod() == Header.CRYPT_NONE) {
+      return null;
+    }
+    if (passphrase == null) {
+      throw new IOException(
+          "%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd"
+              .formatted(file.name(), header.encryptionName()));
+    }
+    return switch (header.cryptMethod()) {
+      case Header.CRYPT_AES -> LegacyAes.maker(passphrase.bytes());
+      case Header.CRYPT_LUKS -> unlock(file, header, passphrase);
+      default -> throw new AssertionError("method " + header.cryptMethod() + " was let through");
+    };
+  }
+
+  private static SectorCipher.Maker unlock(Storage file, Header header, Passphrase passphrase)
+      throws IOException {
+    HeaderExtension extension = header.extension(HeaderExtension.ENCRYPTION_HEADER);
+    if (extension == null || extension.data().remaining() != 2 * Long.BYTES) {
+      throw new CorruptImageException(
+          file.name() + ": is encrypted (luks), but its header does not say where its key is");
+    }
+    long at = extension.data().getLong(0);
+    long bytes = extension.data().getLong(Long.BYTES);
+    if (at <= 0
+        || at % header.clusterBytes() != 0
+        || bytes < LuksHeader.BYTES
+        || bytes > HEADER_BYTES_MAX
+        || at > file.length() - bytes) {
+      throw new CorruptImageException(
+          "%s: its LUKS header is said to be %d bytes at 0x%x, expected %d to %d, in whole clusters"
+              .formatted(file.name(), bytes, at, LuksHeader.BYTES, HEADER_BYTES_MAX)
+              + " inside the file");
+    }
+    ByteBuffer start = ByteBuffer.allocate(LuksHeader.BYTES);
+    file.read(at, start);
+    try {
+      return LuksHeader.parse(file.name(), start.flip(), bytes)
+          .unlock(
+              passphrase.bytes(),
+              (materialAt, target) -> file.read(at + materialAt, ByteBuffer.wrap(target)),
+              deadline(file.name()));
+    } catch (LuksHeader.WrongPassphraseException e) {
+      if (passphrase.endsWithNewline()) {
+        throw new IOException(
+            e.getMessage() + " (it ends with a newline, which counts: printf makes none)", e);
+      }
+      throw e;
+    }
+  }
+
+  private static KeyTime deadline(String name) {
+    long start = System.nanoTime();
+    return () -> {
+      if (System.nanoTime() - start > TimeUnit.SECONDS.toNanos(KEY_SECONDS_MAX)) {
+        throw new IOException(
+            "%s: its LUKS header asks for more than %d s of work to try a passphrase"
+                .formatted(name, KEY_SECONDS_MAX));
+      }
+    };
+  }
+}
