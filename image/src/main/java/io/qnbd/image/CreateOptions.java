@@ -19,8 +19,8 @@ import org.jspecify.annotations.Nullable;
  *     version 3, clusters of 16 KiB at least)
  * @param preallocateMetadata whether L2 tables and refcounts are written for the whole disk now
  * @param compression how clusters are compressed, if any will be (qcow2, zstd in version 3 only)
- * @param dataFile a file to make for the guest's data, by the name to store, relative to the image's
- *     own directory unless absolute; null keeps the data in the image (qcow2, version 3)
+ * @param dataFile a file to make for the guest's data, by the name to store, relative to the
+ *     image's own directory unless absolute; null keeps the data in the image (qcow2, version 3)
  * @param dataFileRaw whether the data file is, by itself, always the disk's raw image
  * @param encryption how the guest's data is encrypted, or null (qcow2)
  */

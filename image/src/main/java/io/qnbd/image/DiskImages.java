@@ -57,12 +57,12 @@ public final class DiskImages {
    * since is lost. A crash in the middle leaves the disk as it was or as the snapshot has it.
    *
    * @param snapshot a snapshot's name or id
-   * @param backings which backing files the image may name
+   * @param options how the image is opened; for writing in any case
    */
   public static void applySnapshot(
-      Path path, String snapshot, BackingPolicy backings, ProgressListener progress)
+      Path path, String snapshot, OpenOptions options, ProgressListener progress)
       throws IOException {
-    ImageFiles.applySnapshot(path, snapshot, backings, progress);
+    ImageFiles.applySnapshot(path, snapshot, options, progress);
   }
 
   /** Makes an image at {@code path}; fails when something is there already. */

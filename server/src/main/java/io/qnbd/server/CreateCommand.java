@@ -11,6 +11,7 @@ import java.util.List;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -37,6 +38,7 @@ import picocli.CommandLine.Parameters;
       "  qnbd create disk.qcow2 10G",
       "  qnbd create -o cluster_size=2M,lazy_refcounts=on disk.qcow2 1.5T",
       "  qnbd create -b base.qcow2 -F qcow2 overlay.qcow2    changes only, of base's size",
+      "  qnbd create --encrypt luks --passphrase-file key disk.qcow2 10G",
       "  qnbd create -f raw disk.raw 512M"
     })
 final class CreateCommand implements Callable<Integer> {
@@ -66,9 +68,11 @@ final class CreateCommand implements Callable<Integer> {
       names = {"-o", "--options"},
       paramLabel = "NAME=VALUE[,...]",
       description = {
-        "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits,"
-            + " lazy_refcounts, extended_l2, compression_type, preallocation, backing_file,"
-            + " backing_fmt. Each also has an option of its own, below. May be repeated."
+        "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits, "
+            + "lazy_refcounts, extended_l2, compression_type, preallocation, backing_file, "
+            + "backing_fmt, data_file, data_file_raw, encrypt.format, each also with an option of "
+            + "its own, below; and encrypt.iter-time, how long in ms it takes to try a passphrase. "
+            + "May be repeated."
       })
   private List<String> properties = new ArrayList<>();
 
@@ -139,6 +143,34 @@ final class CreateCommand implements Callable<Integer> {
   private @Nullable String preallocation;
 
   @Option(
+      names = "--data-file",
+      paramLabel = "FILE",
+      description = {
+        "Keep the guest's data in this file, which is made too; the image has the tables. A "
+            + "relative name starts at the image's directory."
+      })
+  private @Nullable String dataFile;
+
+  @Option(
+      names = "--data-file-raw",
+      paramLabel = "on|off",
+      description = {
+        "Whether the data file is, by itself, always the disk's raw image; implies "
+            + "preallocation=metadata. Default: off."
+      })
+  private @Nullable String dataFileRaw;
+
+  @Option(
+      names = "--encrypt",
+      paramLabel = "luks",
+      description = {
+        "Encrypt the guest's data with AES-256; the image opens with the passphrase that is given."
+      })
+  private @Nullable String encrypt;
+
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
+  @Option(
       names = {"-q", "--quiet"},
       description = "Say nothing when all is well.")
   private boolean quiet;
@@ -149,7 +181,8 @@ final class CreateCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
-    CreateOptions options = settings().toOptions(format, size == null ? null : size.bytes());
+    CreateOptions options =
+        settings().toOptions(format, size == null ? null : size.bytes(), passphrase.read());
     DiskImages.create(path, options);
     if (!quiet) {
       terminal.out().println(answer(options));
@@ -169,6 +202,9 @@ final class CreateCommand implements Callable<Integer> {
     settings.add("extended_l2", extendedL2);
     settings.add("compression_type", compressionType);
     settings.add("preallocation", preallocation);
+    settings.add("data_file", dataFile);
+    settings.add("data_file_raw", dataFileRaw);
+    settings.add("encrypt.format", encrypt);
     return settings;
   }
 

@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Passphrase;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.Sizes;
 import java.nio.file.InvalidPathException;
@@ -26,6 +27,10 @@ final class CreateSettings {
   private static final String PREALLOCATION = "preallocation";
   private static final String BACKING_FILE = "backing_file";
   private static final String BACKING_FORMAT = "backing_fmt";
+  private static final String DATA_FILE = "data_file";
+  private static final String DATA_FILE_RAW = "data_file_raw";
+  private static final String ENCRYPT_FORMAT = "encrypt.format";
+  private static final String ENCRYPT_ITER_TIME = "encrypt.iter-time";
 
   private static final List<String> NAMES =
       List.of(
@@ -37,7 +42,11 @@ final class CreateSettings {
           COMPRESSION_TYPE,
           PREALLOCATION,
           BACKING_FILE,
-          BACKING_FORMAT);
+          BACKING_FORMAT,
+          DATA_FILE,
+          DATA_FILE_RAW,
+          ENCRYPT_FORMAT,
+          ENCRYPT_ITER_TIME);
 
   private static final int CLUSTER_BYTES_MIN = 512;
   private static final int CLUSTER_BYTES_MAX = 2 << 20;
@@ -74,9 +83,11 @@ final class CreateSettings {
    * All of them together.
    *
    * @param virtualBytes the size that was typed, or null
+   * @param passphrase what an encrypted image is to open with, or null
    */
-  CreateOptions toOptions(ImageFormat format, @Nullable Long virtualBytes) {
-    @Nullable Path backing = backingFile();
+  CreateOptions toOptions(
+      ImageFormat format, @Nullable Long virtualBytes, @Nullable Passphrase passphrase) {
+    @Nullable Path backing = path(BACKING_FILE);
     @Nullable ImageFormat backingFormat = backingFormat();
     if (virtualBytes == null && backing == null) {
       throw new UsageException("how large is the disk to be? Give a SIZE after the PATH, like 10G");
@@ -104,7 +115,36 @@ final class CreateSettings {
         backing,
         backingFormat,
         preallocateMetadata,
-        compression());
+        compression(),
+        path(DATA_FILE),
+        value(DATA_FILE_RAW, () -> Choice.onOff(given.getOrDefault(DATA_FILE_RAW, "off"))),
+        encryption(passphrase));
+  }
+
+  private CreateOptions.@Nullable Encryption encryption(@Nullable Passphrase passphrase) {
+    String method = given.get(ENCRYPT_FORMAT);
+    if (method == null) {
+      if (passphrase != null || given.containsKey(ENCRYPT_ITER_TIME)) {
+        throw new UsageException("say how to encrypt the image: --encrypt luks");
+      }
+      return null;
+    }
+    if (!method.equals("luks")) {
+      throw new UsageException("encrypt.format is '" + method + "', expected luks");
+    }
+    if (passphrase == null) {
+      throw new UsageException(
+          "an encrypted image needs a passphrase: --passphrase-file or --passphrase-fd");
+    }
+    String time = given.get(ENCRYPT_ITER_TIME);
+    if (time == null) {
+      return new CreateOptions.Encryption(passphrase, CreateOptions.ITER_MILLIS_DEFAULT);
+    }
+    if (!time.matches("[0-9]{1,5}")) {
+      throw new UsageException(
+          "encrypt.iter-time is '" + time + "', expected milliseconds, 1 to 10000");
+    }
+    return new CreateOptions.Encryption(passphrase, Integer.parseInt(time));
   }
 
   private static void refuseForRaw(String property) {
@@ -164,8 +204,8 @@ final class CreateSettings {
     };
   }
 
-  private @Nullable Path backingFile() {
-    String text = given.get(BACKING_FILE);
+  private @Nullable Path path(String name) {
+    String text = given.get(name);
     try {
       return text == null || text.isEmpty() ? null : Path.of(text);
     } catch (InvalidPathException _) {

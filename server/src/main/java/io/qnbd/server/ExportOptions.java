@@ -95,10 +95,29 @@ final class ExportOptions {
       names = "--backing-policy",
       paramLabel = "POLICY",
       description = {
-        "Which backing files an image may name. none: no image may have one. same-directory: those "
-            + "in its own directory or below. any: every file. Default: same-directory."
+        "Which backing and data files an image may name. none: no image may have one. "
+            + "same-directory: those in its own directory or below. any: every file. "
+            + "Default: same-directory."
       })
   private @Nullable BackingPolicy backingPolicy;
+
+  @Option(
+      names = "--data-file",
+      paramLabel = "PATH",
+      description = {
+        "The external data file of an image that has one, wherever it is. Default: the one that "
+            + "the image names, if --backing-policy allows it."
+      })
+  private @Nullable Path dataFile;
+
+  @Option(
+      names = "--passphrase-file",
+      paramLabel = "PATH",
+      description = {
+        "Take the passphrase of encrypted images from this file: all of its bytes, a newline at "
+            + "its end included, as QEMU does. With --create, encrypt what is made."
+      })
+  private @Nullable Path passphraseFile;
 
   @Option(
       names = "--max-clients",
@@ -187,6 +206,8 @@ final class ExportOptions {
     put(keys, ExportKeys.CREATE, create == null ? null : create.bytes());
     put(keys, ExportKeys.CACHE, cacheMode == null ? null : Choice.name(cacheMode));
     put(keys, ExportKeys.BACKING_POLICY, backingPolicy == null ? null : Choice.name(backingPolicy));
+    put(keys, ExportKeys.DATA_FILE, absolute(dataFile));
+    put(keys, ExportKeys.PASSPHRASE_FILE, absolute(passphraseFile));
     put(keys, ExportKeys.L2_CACHE, l2Cache == null ? null : l2Cache.bytes());
     put(keys, ExportKeys.REF_BATCH, refBatch);
     put(keys, ExportKeys.REF_RESERVE, refReserve);
@@ -197,6 +218,10 @@ final class ExportOptions {
     put(keys, ExportKeys.BYTES_PER_SECOND, rateBytes == null ? null : rateBytes.bytes());
     put(keys, ExportKeys.REQUESTS_PER_SECOND, rateRequests);
     return keys;
+  }
+
+  private static @Nullable String absolute(@Nullable Path path) {
+    return path == null ? null : path.toAbsolutePath().toString();
   }
 
   private static void put(Map<String, Object> keys, String key, @Nullable Object value) {

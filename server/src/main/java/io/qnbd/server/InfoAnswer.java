@@ -148,6 +148,8 @@ final class InfoAnswer {
     }
     if (qcow2.dataFile() != null) {
       json.writeStringProperty("data-file", qcow2.dataFile());
+      json.writeBooleanProperty(
+          "data-file-raw", qcow2.autoclearFeatures().contains("raw external data"));
     }
     if (encrypted(qcow2)) {
       json.writeObjectPropertyStart("encrypt");

@@ -4,6 +4,8 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.server.config.ExportPlan;
 import io.qnbd.server.config.Sizes;
@@ -185,13 +187,14 @@ final class OpenExports {
 
   private Open add(ExportPlan plan, Origin origin) throws IOException {
     requireRoom(plan.name());
-    ImageFormat format = ensureThere(plan);
+    OpenOptions options = plan.openNow();
+    ImageFormat format = ensureThere(plan, options.passphrase());
     DiskImage image;
     try (ProgressLine progress = new ProgressLine(terminal, plan.path())) {
       image =
           plan.temporary()
-              ? DiskImages.openTemporary(plan.path(), plan.open(), temporaryDirectory(), progress)
-              : DiskImages.open(plan.path(), plan.open(), progress);
+              ? DiskImages.openTemporary(plan.path(), options, temporaryDirectory(), progress)
+              : DiskImages.open(plan.path(), options, progress);
     }
     boolean done = false;
     try {
@@ -237,7 +240,8 @@ final class OpenExports {
   }
 
   /** Makes the image if it is missing and the plan says so; returns the format that it has. */
-  private static ImageFormat ensureThere(ExportPlan plan) throws IOException {
+  private static ImageFormat ensureThere(ExportPlan plan, @Nullable Passphrase passphrase)
+      throws IOException {
     Path path = plan.path();
     ImageFormat format = plan.open().format();
     if (!Files.exists(path, LinkOption.NOFOLLOW_LINKS)) {
@@ -245,10 +249,17 @@ final class OpenExports {
       if (bytes == null) {
         throw new IOException(path + ": no such file (--create SIZE makes it)");
       }
-      DiskImages.create(
-          path, format == ImageFormat.RAW ? CreateOptions.raw(bytes) : CreateOptions.qcow2(bytes));
+      CreateOptions made =
+          format == ImageFormat.RAW ? CreateOptions.raw(bytes) : CreateOptions.qcow2(bytes);
+      DiskImages.create(path, made.withEncryption(encryption(passphrase)));
     }
     return DiskImages.inspect(path, plan.open().withReadOnly(true).withForceShare(true)).format();
+  }
+
+  private static CreateOptions.@Nullable Encryption encryption(@Nullable Passphrase passphrase) {
+    return passphrase == null
+        ? null
+        : new CreateOptions.Encryption(passphrase, CreateOptions.ITER_MILLIS_DEFAULT);
   }
 
   /** Sends the export's clients away and closes its image. */

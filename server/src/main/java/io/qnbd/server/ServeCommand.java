@@ -1,5 +1,6 @@
 package io.qnbd.server;
 
+import io.qnbd.image.Passphrase;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.config.ConfigFile;
 import io.qnbd.server.config.ExportPlan;
@@ -86,6 +87,16 @@ final class ServeCommand implements Callable<Integer> {
   private @Nullable Path config;
 
   @Mixin private ExportOptions exportOptions = new ExportOptions();
+
+  @Option(
+      names = "--passphrase-fd",
+      paramLabel = "N",
+      description = {
+        "Take the passphrase of encrypted images on this command line from this open file "
+            + "descriptor, such as a pipe; it is read once, at the start."
+      })
+  private @Nullable Integer passphraseFd;
+
   @Mixin private TlsOptions tlsOptions = new TlsOptions();
 
   @Option(
@@ -196,7 +207,13 @@ final class ServeCommand implements Callable<Integer> {
       throw new UsageException("nothing to serve: name an image, or a file with --config");
     }
     requireDistinctNames();
-    List<ExportPlan> plans = exports.stream().map(exportOptions::plan).toList();
+    Passphrase passphrase =
+        passphraseFd == null ? null : PassphraseOptions.readDescriptor(passphraseFd);
+    List<ExportPlan> plans =
+        exports.stream()
+            .map(exportOptions::plan)
+            .map(plan -> plan.withPassphrase(passphrase))
+            .toList();
     ServerConfig file = config == null ? null : ConfigFile.read(config);
     ServerLimits limits = file == null ? ServerLimits.DEFAULT : file.limits();
     if (workers != null) {

@@ -62,10 +62,19 @@ final class SnapshotCommand {
         })
     private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
 
+    @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
     @Option(
         names = {"-q", "--quiet"},
         description = "Say nothing when all is well.")
     private boolean quiet;
+
+    OpenOptions open() throws IOException {
+      return OpenOptions.DEFAULT
+          .withFormat(ImageFormat.QCOW2)
+          .withBackingPolicy(backingPolicy)
+          .withPassphrase(passphrase.read());
+    }
   }
 
   /** A change of an open image's snapshots. */
@@ -125,7 +134,7 @@ final class SnapshotCommand {
       @Mixin Changing options)
       throws IOException {
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
-      DiskImages.applySnapshot(path, name, options.backingPolicy, progress);
+      DiskImages.applySnapshot(path, name, options.open(), progress);
     } catch (ImageLockedException e) {
       throw new IOException(
           "%s is open elsewhere: a snapshot is applied to an image at rest only".formatted(path),
@@ -182,8 +191,7 @@ final class SnapshotCommand {
   }
 
   private void change(Path path, Changing options, Change change) throws IOException {
-    OpenOptions open =
-        OpenOptions.DEFAULT.withFormat(ImageFormat.QCOW2).withBackingPolicy(options.backingPolicy);
+    OpenOptions open = options.open();
     try (ProgressLine progress = new ProgressLine(terminal, path);
         DiskImage image = DiskImages.open(path, open, progress)) {
       change.make(image.snapshots());

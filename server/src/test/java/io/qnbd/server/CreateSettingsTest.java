@@ -19,7 +19,7 @@ final class CreateSettingsTest {
     if (!list.isEmpty()) {
       settings.addList(list);
     }
-    return settings.toOptions(ImageFormat.QCOW2, bytes);
+    return settings.toOptions(ImageFormat.QCOW2, bytes, null);
   }
 
   @Test
@@ -90,12 +90,13 @@ final class CreateSettingsTest {
       settings.addList(list);
       String message =
           String.valueOf(
-              assertThrows(UsageException.class, () -> settings.toOptions(ImageFormat.RAW, 1L))
+              assertThrows(
+                      UsageException.class, () -> settings.toOptions(ImageFormat.RAW, 1L, null))
                   .getMessage());
       assertTrue(message.startsWith("a raw image has no "), message);
     }
     CreateSettings settings = new CreateSettings();
     settings.addList("preallocation=off");
-    assertEquals(CreateOptions.raw(4096), settings.toOptions(ImageFormat.RAW, 4096L));
+    assertEquals(CreateOptions.raw(4096), settings.toOptions(ImageFormat.RAW, 4096L, null));
   }
 }

@@ -103,8 +103,7 @@ public final class ImageCreator {
       writeMapping(file, layout);
     }
     if (encryption != null) {
-      ByteBuffer area =
-          LuksMaker.make(encryption.passphrase().bytes(), encryption.iterMillis());
+      ByteBuffer area = LuksMaker.make(encryption.passphrase().bytes(), encryption.iterMillis());
       file.write(layout.encryptionOffset(), area);
     }
     file.sync();

@@ -90,7 +90,6 @@ record Layout(
   }
 
   long firstDataCluster() {
-    return geometry.clusterOf(encryptionOffset())
-        + geometry.clustersFor(content.encryptionBytes());
+    return geometry.clusterOf(encryptionOffset()) + geometry.clustersFor(content.encryptionBytes());
   }
 }

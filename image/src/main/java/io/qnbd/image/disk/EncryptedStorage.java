@@ -119,8 +119,7 @@ final class EncryptedStorage implements Storage {
     }
     long end = at + source.remaining();
     boolean partial = at % SECTOR_BYTES != 0 || end % SECTOR_BYTES != 0;
-    RangeLock.Hold hold =
-        sectors.acquire(at / SECTOR_BYTES, (end - 1) / SECTOR_BYTES, partial);
+    RangeLock.Hold hold = sectors.acquire(at / SECTOR_BYTES, (end - 1) / SECTOR_BYTES, partial);
     try {
       Worker worker = take();
       for (long here = at; source.hasRemaining(); ) {

@@ -61,7 +61,7 @@ final class Encryption {
         || at > file.length() - bytes) {
       throw new CorruptImageException(
           "%s: its LUKS header is said to be %d bytes at 0x%x, expected %d to %d, in whole clusters"
-              .formatted(file.name(), bytes, at, LuksHeader.BYTES, HEADER_BYTES_MAX)
+                  .formatted(file.name(), bytes, at, LuksHeader.BYTES, HEADER_BYTES_MAX)
               + " inside the file");
     }
     ByteBuffer start = ByteBuffer.allocate(LuksHeader.BYTES);

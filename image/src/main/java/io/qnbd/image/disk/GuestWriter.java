@@ -234,8 +234,8 @@ final class GuestWriter {
   }
 
   /**
-   * Where the bytes of a run at {@code host} end that must be what they stand for. Behind the end of
-   * a raw data file zeroes are read, and none are written, as it is as long as its disk.
+   * Where the bytes of a run at {@code host} end that must be what they stand for. Behind the end
+   * of a raw data file zeroes are read, and none are written, as it is as long as its disk.
    */
   private long endToFill(long host, long min, long runBytes) throws IOException {
     DataFile dataFile = layers.dataFile();

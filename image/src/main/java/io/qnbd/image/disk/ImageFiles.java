@@ -16,6 +16,7 @@ import io.qnbd.image.format.Header;
 import io.qnbd.image.io.FileLocks;
 import io.qnbd.image.io.FileStorage;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.raw.RawImage;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -46,6 +47,9 @@ public final class ImageFiles {
   private final ProgressListener progress;
   private final Set<FileStorage.Identity> chain = new HashSet<>();
 
+  /** Whether any image of the chain is. */
+  private boolean encrypted;
+
   private ImageFiles(BackingPolicy policy, ProgressListener progress) {
     this.policy = policy;
     this.progress = progress;
@@ -54,7 +58,14 @@ public final class ImageFiles {
   /** Opens, locks and returns the image; see {@link io.qnbd.image.DiskImages#open}. */
   public static DiskImage open(Path path, OpenOptions options, ProgressListener progress)
       throws IOException {
-    return new ImageFiles(options.backingPolicy(), progress).openFile(path, options);
+    ImageFiles files = new ImageFiles(options.backingPolicy(), progress);
+    DiskImage image = files.openFile(path, options);
+    if (options.passphrase() != null && !files.encrypted) {
+      // Whoever gave it thinks that their data is encrypted.
+      image.close();
+      throw new IOException(path + ": is not encrypted, but a passphrase was given for it");
+    }
+    return image;
   }
 
   /** Opens an image under an overlay; see {@link io.qnbd.image.DiskImages#openTemporary}. */
@@ -67,10 +78,8 @@ public final class ImageFiles {
 
   /** Reverts an image at rest; see {@link io.qnbd.image.DiskImages#applySnapshot}. */
   public static void applySnapshot(
-      Path path, String snapshot, BackingPolicy backings, ProgressListener progress)
-      throws IOException {
-    OpenOptions options =
-        OpenOptions.DEFAULT.withFormat(ImageFormat.QCOW2).withBackingPolicy(backings);
+      Path path, String snapshot, OpenOptions how, ProgressListener progress) throws IOException {
+    OpenOptions options = how.withFormat(ImageFormat.QCOW2).withSnapshot(null).withReadOnly(false);
     try (DiskImage image = open(path, options, progress)) {
       if (image instanceof Qcow2Image qcow2) {
         qcow2.revertTo(snapshot);
@@ -108,9 +117,9 @@ public final class ImageFiles {
       DiskImage image =
           switch (format) {
             case RAW -> openRaw(file, options);
-            case QCOW2 ->
-                Qcow2Image.open(file, options, new NamedFiles(path, options), progress);
+            case QCOW2 -> Qcow2Image.open(file, options, new NamedFiles(path, options), progress);
           };
+      encrypted |= image instanceof Qcow2Image qcow2 && qcow2.encrypted();
       done = true;
       return image;
     } finally {
@@ -144,6 +153,9 @@ public final class ImageFiles {
   private static DiskImage openRaw(FileStorage file, OpenOptions options) throws IOException {
     if (options.snapshot() != null) {
       throw new UnsupportedImageException(file.name() + ": a raw image has no snapshots");
+    }
+    if (options.dataFile() != null) {
+      throw new UnsupportedImageException(file.name() + ": a raw image has no data file beside it");
     }
     return RawImage.open(file, options.readOnly());
   }
@@ -229,16 +241,30 @@ public final class ImageFiles {
     if (backing == null || format == null) {
       throw new IOException(path + ": the format of a backing file must be given");
     }
+    Path backingPath = directoryOf(path).resolve(backing);
     OpenOptions reading =
         OpenOptions.DEFAULT
             .withReadOnly(true)
             .withFormat(format)
             .withBackingPolicy(BackingPolicy.ANY);
-    try (DiskImage image =
-        open(directoryOf(path).resolve(backing), reading, ProgressListener.NONE)) {
-      return options.virtualBytes() != null
-          ? options
-          : options.withVirtualBytes(image.virtualBytes());
+    Long bytes = bytesIfEncrypted(backingPath, reading);
+    if (bytes == null) {
+      try (DiskImage image = open(backingPath, reading, ProgressListener.NONE)) {
+        bytes = image.virtualBytes();
+      }
+    }
+    return options.virtualBytes() != null ? options : options.withVirtualBytes(bytes);
+  }
+
+  /** The size of the disk if it takes a passphrase to open it, else null. */
+  private static @Nullable Long bytesIfEncrypted(Path path, OpenOptions options)
+      throws IOException {
+    if (options.format() == ImageFormat.RAW) {
+      return null;
+    }
+    try (FileStorage file = openForReading(path, options)) {
+      Header header = ImageFile.of(file).readHeader();
+      return header.cryptMethod() == Header.CRYPT_NONE ? null : header.virtualBytes();
     }
   }
 
@@ -256,7 +282,8 @@ public final class ImageFiles {
     if (path == null) {
       if (name == null) {
         throw new UnsupportedImageException(
-            image + ": keeps its data in an external data file and does not name it: give it with"
+            image
+                + ": keeps its data in an external data file and does not name it: give it with"
                 + " --data-file");
       }
       path = allowed(image, "data file", name);
@@ -307,7 +334,14 @@ public final class ImageFiles {
                 .formatted(image, what, path));
       }
     } catch (NoSuchFileException e) {
-      throw new IOException("%s: its %s %s does not exist".formatted(image, what, path), e);
+      throw new IOException(
+          "%s: its %s %s does not exist%s"
+              .formatted(
+                  image,
+                  what,
+                  path,
+                  what.equals("data file") ? "; --data-file says where it is" : ""),
+          e);
     }
     return path;
   }

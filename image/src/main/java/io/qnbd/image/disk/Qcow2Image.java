@@ -20,6 +20,7 @@ import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.io.Storage;
@@ -115,8 +116,7 @@ public final class Qcow2Image implements DiskImage {
     this.refBatch = options.refBatch();
     this.lazyRefcounts = lazyRefcounts;
     this.autoclearKept = layers.keepsRaw() ? FeatureBits.RAW_DATA_FILE : 0;
-    this.headerPending =
-        (autoclear != autoclearKept || lazyRefcounts) && !options.readOnly();
+    this.headerPending = (autoclear != autoclearKept || lazyRefcounts) && !options.readOnly();
     this.reader = new GuestReader(layers);
     this.readAhead = new ReadAhead(layers, reader, clusters);
     this.extents = new ExtentWalk(layers);
@@ -170,6 +170,11 @@ public final class Qcow2Image implements DiskImage {
   @Override
   public boolean readOnly() {
     return readOnly;
+  }
+
+  /** Whether its data is. */
+  boolean encrypted() {
+    return layers.cryptMethod() != Header.CRYPT_NONE;
   }
 
   @Override

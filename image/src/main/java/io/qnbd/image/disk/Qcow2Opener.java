@@ -218,8 +218,7 @@ final class Qcow2Opener {
   }
 
   private static Layers assemble(
-      LatchedStorage file, Header header, OpenOptions options, Sources sources)
-      throws IOException {
+      LatchedStorage file, Header header, OpenOptions options, Sources sources) throws IOException {
     DiskImage backing = sources.backing();
     Geometry geometry = header.geometry();
     boolean zeroFlagKnown = header.version() >= 3;

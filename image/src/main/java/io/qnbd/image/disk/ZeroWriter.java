@@ -108,8 +108,9 @@ final class ZeroWriter {
   }
 
   /**
-   * Whether zeroing clusters writes no zeroes: tables do it or, with a raw data file, its host. That
-   * one is asked with the first of them, which reads as zeroes afterwards if the answer is yes.
+   * Whether zeroing clusters writes no zeroes: tables do it or, with a raw data file, its host.
+   * That one is asked with the first of them, which reads as zeroes afterwards if the answer is
+   * yes.
    */
   boolean zeroesFast(long cluster, ZeroMode mode) throws IOException {
     DataFile dataFile = layers.dataFile();

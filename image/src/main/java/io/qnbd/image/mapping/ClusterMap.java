@@ -255,9 +255,7 @@ public final class ClusterMap {
       boolean nowhere = host == 0 && !L2Entry.copied(entry);
       return nowhere || host == geometry.offsetOf(cluster);
     }
-    return geometry.inCluster(host) == 0
-        && !(host == 0 && L2Entry.copied(entry))
-        && inFile(host);
+    return geometry.inCluster(host) == 0 && !(host == 0 && L2Entry.copied(entry)) && inFile(host);
   }
 
   /** Offset 0 is a cluster's place only in a data file, where COPIED says that it is one. */

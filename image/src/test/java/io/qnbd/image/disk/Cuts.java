@@ -112,8 +112,7 @@ final class Cuts {
     GuestModel.Allowed other = otherDisk;
     List<GuestModel.Allowed> disks =
         other == null ? List.of(model.allowed()) : List.of(model.allowed(), other);
-    cuts.add(
-        new Cut(storage.operations(), file, data, disks, bytesMin, bytesMax, snapshots.get()));
+    cuts.add(new Cut(storage.operations(), file, data, disks, bytesMin, bytesMax, snapshots.get()));
   }
 
   synchronized int count() {

@@ -257,7 +257,8 @@ record ImageShape(
     // short as it can be, so that the engine has to.
     long clustersMax = 4L * diskBytes / clusterBytes + 64 + (1 << 20) / clusterBytes;
     long tableEntries = clustersMax * refcountBits / 8 / clusterBytes + 1;
-    int tableClusters = snapshots == 0 && place != Place.LUKS ? 1 : (int) (tableEntries * 8 / clusterBytes + 1);
+    int tableClusters =
+        snapshots == 0 && place != Place.LUKS ? 1 : (int) (tableEntries * 8 / clusterBytes + 1);
     boolean backed = backing != Backing.NONE;
     String format = backing == Backing.QCOW2 ? "qcow2" : "raw";
     MemoryStorage file =

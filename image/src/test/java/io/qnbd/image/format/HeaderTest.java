@@ -278,11 +278,12 @@ final class HeaderTest {
 
   @Test
   void refusesWhatItCannotRead() {
-    assertTrue(refusal(plain(3, 12).cryptMethod(1)).contains("encrypted (aes)"));
-    assertTrue(refusal(plain(3, 12).cryptMethod(2)).contains("encrypted (luks)"));
     assertTrue(refusal(plain(3, 12).cryptMethod(-1)).contains("method 4294967295"));
     assertTrue(
-        refusal(plain(3, 12).incompatibleFeatures(FeatureBits.DATA_FILE)).contains("external"));
+        refusal(plain(3, 12).cryptMethod(2).incompatibleFeatures(FeatureBits.DATA_FILE))
+            .contains("encrypted and has an external data file"));
+    long both = FeatureBits.DATA_FILE | FeatureBits.EXTENDED_L2;
+    assertTrue(refusal(plain(3, 14).incompatibleFeatures(both)).contains("subclusters"));
     HeaderBuilder compressed =
         plain(3, 12).incompatibleFeatures(FeatureBits.COMPRESSION_TYPE).compressionType(1);
     assertTrue(refusal(compressed.compressionType(9)).contains("compressed with type 9"));

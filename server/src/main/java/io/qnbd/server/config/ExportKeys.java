@@ -31,6 +31,8 @@ public final class ExportKeys {
   public static final String CREATE = "create";
   public static final String CACHE = "cache";
   public static final String BACKING_POLICY = "backing-policy";
+  public static final String DATA_FILE = "data-file";
+  public static final String PASSPHRASE_FILE = "passphrase-file";
   public static final String L2_CACHE = "l2-cache";
   public static final String REF_BATCH = "ref-batch";
   public static final String REF_RESERVE = "ref-reserve";
@@ -76,6 +78,7 @@ public final class ExportKeys {
     String name = tableName == null ? ownName : tableName;
     boolean temporary = fields.flag(TEMPORARY);
     OpenOptions open = openOptions(fields);
+    Path passphraseFile = fields.path(PASSPHRASE_FILE);
     Long createBytes = fields.size(CREATE, 0);
     boolean chosen = fields.flag(DEFAULT);
     String description = fields.text(DESCRIPTION);
@@ -107,7 +110,7 @@ public final class ExportKeys {
             connectionsMax,
             perClientMax,
             new RateLimits(Objects.requireNonNullElse(bytesPerSecond, 0L), requestsPerSecond));
-    return new ExportPlan(settings, path, open, temporary, createBytes, chosen);
+    return new ExportPlan(settings, path, open, temporary, createBytes, chosen, passphraseFile);
   }
 
   private static OpenOptions openOptions(Fields fields) throws ConfigException {
@@ -125,7 +128,8 @@ public final class ExportKeys {
         .withL2CacheBytes(Objects.requireNonNullElse(l2CacheBytes, defaults.l2CacheBytes()))
         .withRefBatch(fields.count(REF_BATCH, defaults.refBatch(), 0, REF_COUNT_MAX))
         .withRefReserve(fields.count(REF_RESERVE, defaults.refReserve(), 0, REF_COUNT_MAX))
-        .withSnapshot(fields.text(SNAPSHOT));
+        .withSnapshot(fields.text(SNAPSHOT))
+        .withDataFile(fields.path(DATA_FILE));
   }
 
   private static void requireSense(

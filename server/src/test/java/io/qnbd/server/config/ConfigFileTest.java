@@ -89,12 +89,14 @@ final class ConfigFileTest {
         config.exports().getFirst());
     ExportPlan secret = config.exports().get(1);
     assertEquals(10L << 30, secret.createBytes());
+    assertEquals(directory.resolve("secret.key"), secret.passphraseFile());
     assertTrue(secret.settings().tlsRequired());
     assertEquals(Set.of("CN=alice,O=lab", "CN=bob,O=lab"), secret.settings().allowedSubjects());
     ExportPlan base = config.exports().get(2);
     assertEquals(Path.of("/srv/images/base.qcow2"), base.path());
     assertTrue(base.open().readOnly());
     assertEquals("monday", base.open().snapshot());
+    assertEquals(Path.of("/srv/data/base.raw"), base.open().dataFile());
     assertTrue(config.exports().get(3).temporary());
   }
 

@@ -1,0 +1,263 @@
+package io.qnbd.it;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Encrypted images that QEMU and qnbd make and write, each for the other. */
+final class EncryptionIT {
+  private static final String SECRET = "correct horse 7!";
+
+  /** A directory with a passphrase in it. */
+  private record Place(Images images, Path key) implements AutoCloseable {
+    static Place make() throws IOException {
+      Images images = Images.inMemory();
+      return new Place(images, Files.writeString(images.path("key"), SECRET));
+    }
+
+    private String secret() {
+      return "secret,id=s,file=" + key;
+    }
+
+    Path byQemu(String name, String options) {
+      Path image = images.path(name);
+      Shell.check(
+          "qemu-img",
+          "create",
+          "-q",
+          "-f",
+          "qcow2",
+          "--object",
+          secret(),
+          "-o",
+          options + ",encrypt.key-secret=s",
+          image.toString(),
+          "24M");
+      return image;
+    }
+
+    private String opened(Path image, String format) {
+      return "driver=qcow2,encrypt.format=%s,encrypt.key-secret=s,file.filename=%s"
+          .formatted(format, image);
+    }
+
+    /** Runs qemu-io's commands on the image itself. */
+    void qemuIo(Path image, String... commands) {
+      List<String> line = new ArrayList<>(List.of("qemu-io", "--object", secret()));
+      for (String command : commands) {
+        line.addAll(List.of("-c", command));
+      }
+      line.addAll(List.of("--image-opts", opened(image, "luks")));
+      mustFindItsPatterns(Shell.run(line.toArray(String[]::new)));
+    }
+
+    /** By QEMU, which wants the passphrase for it, and by us, who don't. */
+    void mustBeClean(Path image) {
+      Shell.check("qemu-img", "check", "--object", secret(), "--image-opts", opened(image, "luks"));
+      QnbdProcess.run("check", image.toString()).mustExit(0);
+    }
+
+    QnbdProcess serve(String... arguments) {
+      List<String> all = new ArrayList<>(List.of("--passphrase-file", key.toString()));
+      all.addAll(List.of(arguments));
+      return QnbdProcess.serve(all.toArray(String[]::new));
+    }
+
+    @Override
+    public void close() {
+      images.close();
+    }
+  }
+
+  /** Runs qemu-io's commands on an export. */
+  private static void overNbd(QnbdProcess qnbd, String... commands) {
+    List<String> line = new ArrayList<>(List.of("qemu-io", "-f", "raw"));
+    for (String command : commands) {
+      line.addAll(List.of("-c", command));
+    }
+    line.add(qnbd.uri().toString());
+    mustFindItsPatterns(Shell.run(line.toArray(String[]::new)));
+  }
+
+  private static void mustFindItsPatterns(Shell.Result result) {
+    result.mustExit(0);
+    assertFalse(
+        result.out().contains("failed") || result.out().contains("error"), result.toString());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "encrypt.format=luks,encrypt.iter-time=20",
+        "encrypt.format=luks,encrypt.iter-time=20,cluster_size=4096,encrypt.cipher-alg=aes-128,"
+            + "encrypt.hash-alg=sha512",
+        "encrypt.format=luks,encrypt.iter-time=20,encrypt.cipher-mode=cbc,encrypt.ivgen-alg=essiv,"
+            + "encrypt.ivgen-hash-alg=sha256,encrypt.hash-alg=sha1",
+      })
+  void qemusImagesAreReadAndWritten(String options) throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", options);
+      place.qemuIo(image, "write -P 0x11 0 300k", "write -P 0x22 5M 1M", "write -z 5500k 100k");
+      try (QnbdProcess qnbd = place.serve(image.toString())) {
+        overNbd(
+            qnbd,
+            "read -P 0x11 0 300k",
+            "read -P 0x22 5M 380k",
+            "read -P 0 5500k 100k",
+            "read -P 0 8M 1M",
+            "write -P 0x33 100k 1536", // in place
+            "write -P 0x44 9000k 700", // into a new cluster, sectors in part
+            "write -P 0x55 5520k 4k", // over zeroes
+            "discard 0 64k",
+            "read -P 0 9000700 300",
+            "flush");
+        qnbd.stop();
+      }
+      place.mustBeClean(image);
+      place.qemuIo(
+          image,
+          "read -P 0 0 64k",
+          "read -P 0x11 64k 36k",
+          "read -P 0x33 100k 1536",
+          "read -P 0x11 103936 203264",
+          "read -P 0 8960k 40k",
+          "read -P 0x44 9000k 700",
+          "read -P 0 9216700 3000",
+          "read -P 0 5500k 20k",
+          "read -P 0x55 5520k 4k",
+          "read -P 0 5524k 20k");
+    }
+  }
+
+  @Test
+  void qemuReadsAndWritesOurs() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.images().path("ours.qcow2");
+      String make =
+          "%s create --encrypt luks -o encrypt.iter-time=20 --passphrase-fd 7 %s 24M 7< %s"
+              .formatted(QnbdProcess.launcher(), image, place.key());
+      Shell.check("bash", "-c", make);
+      place.qemuIo(image, "write -P 0x61 1M 200k", "read -P 0 0 1M");
+      assertEquals(
+          "qcow2 luks sha256 aes-256 xts",
+          Shell.check(
+                  "bash",
+                  "-c",
+                  "qemu-img info --output=json %s | python3 -c 'import json,sys; ".formatted(image)
+                      + "i=json.load(sys.stdin); e=i[\"format-specific\"][\"data\"][\"encrypt\"]; "
+                      + "print(i[\"format\"], e[\"format\"], e[\"hash-alg\"], e[\"cipher-alg\"], "
+                      + "e[\"cipher-mode\"])'")
+              .strip());
+      QnbdProcess.run(
+              "snapshot", "create", "--passphrase-file", place.key().toString(), "" + image, "s")
+          .mustExit(0);
+      try (QnbdProcess qnbd = place.serve(image.toString())) {
+        overNbd(qnbd, "read -P 0x61 1M 200k", "write -P 0x62 1100k 10k", "read -P 0x61 1M 76k");
+        String visible = Shell.check("ps", "axww") + qnbd.errors();
+        assertFalse(visible.contains(SECRET), "the passphrase can be seen");
+        qnbd.stop();
+      }
+      place.mustBeClean(image);
+      place.qemuIo(
+          image, "read -P 0x61 1M 76k", "read -P 0x62 1100k 10k", "read -P 0x61 1110k 66k");
+      try (QnbdProcess qnbd = place.serve("--snapshot", "s", image.toString())) {
+        overNbd(qnbd, "read -P 0x61 1M 200k");
+        qnbd.stop();
+      }
+      // What is on the disk is not what the guest wrote.
+      String bytes = new String(Files.readAllBytes(image), StandardCharsets.ISO_8859_1);
+      assertFalse(bytes.contains("a".repeat(64)) || bytes.contains("b".repeat(64)));
+    }
+  }
+
+  @Test
+  void aWrongPassphraseIsOneSentence() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      Path wrong = Files.writeString(place.images().path("wrong"), SECRET + "\n");
+      assertRefused(
+          "fits none of the image's key slots (it ends with a newline, which counts",
+          "serve",
+          "--passphrase-file",
+          wrong.toString(),
+          image.toString());
+      assertRefused("is encrypted (luks): give its passphrase", "serve", image.toString());
+      assertRefused(
+          "there is no passphrase file",
+          "serve",
+          "--passphrase-file",
+          wrong + "x",
+          image.toString());
+      Path plain = place.images().qcow2("plain.qcow2", "1M");
+      assertRefused(
+          "is not encrypted, but a passphrase was given",
+          "serve",
+          "--passphrase-file",
+          place.key().toString(),
+          plain.toString());
+    }
+  }
+
+  private static void assertRefused(String sentence, String... arguments) {
+    Shell.Result result = QnbdProcess.run(arguments).mustExit(1);
+    assertTrue(result.err().contains(sentence), result.toString());
+    assertEquals(1, result.err().strip().lines().count(), result.toString());
+    assertFalse(result.err().contains(SECRET), result.toString());
+  }
+
+  @Test
+  void theOlderMethodIsReadOnly() throws IOException {
+    try (Place place = Place.make()) {
+      Path raw = place.images().rawOfNoise("noise", 24 << 20, 5);
+      Path image = place.byQemu("old.qcow2", "encrypt.format=aes,cluster_size=4096");
+      Shell.check(
+          "qemu-img",
+          "convert",
+          "-n",
+          "--object",
+          place.secret(),
+          "-f",
+          "raw",
+          "--target-image-opts",
+          raw.toString(),
+          place.opened(image, "aes"));
+      try (QnbdProcess qnbd = place.serve("--read-only", image.toString())) {
+        Shell.check("qemu-img", "compare", "-f", "raw", "-F", "raw", "" + raw, "" + qnbd.uri());
+        qnbd.stop();
+      }
+      assertRefused("is read only", "serve", "--passphrase-file", "" + place.key(), "" + image);
+    }
+  }
+
+  @Test
+  void aConfigurationNamesTheFileAndABackingFileHasTheSamePassphrase() throws IOException {
+    try (Place place = Place.make()) {
+      Path base = place.byQemu("base.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      place.qemuIo(base, "write -P 0x31 0 1M");
+      Path top = place.images().path("top.qcow2");
+      QnbdProcess.run("create", "-b", "base.qcow2", "-F", "qcow2", top.toString()).mustExit(0);
+      Path config =
+          Files.writeString(
+              place.images().path("q.toml"),
+              "[export.disk]\npath = 'top.qcow2'\npassphrase-file = 'key'\n");
+      try (QnbdProcess qnbd = QnbdProcess.serve("--config", config.toString())) {
+        String uri = qnbd.uri("disk").toString();
+        mustFindItsPatterns(
+            Shell.run(
+                "qemu-io", "-f", "raw", "-c", "read -P 0x31 0 1M", "-c", "write -P 1 0 5k", uri));
+        qnbd.stop();
+      }
+      Images.mustBeClean(top);
+    }
+  }
+}

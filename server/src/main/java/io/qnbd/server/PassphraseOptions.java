@@ -1,0 +1,58 @@
+package io.qnbd.server;
+
+import io.qnbd.image.Passphrase;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import org.jspecify.annotations.Nullable;
+import picocli.CommandLine.Option;
+
+/**
+ * Where a command gets an encrypted image's passphrase. Never from its own command line, which
+ * every user of the machine can read.
+ */
+final class PassphraseOptions {
+  @Option(
+      names = "--passphrase-file",
+      paramLabel = "PATH",
+      description = {
+        "Take an encrypted image's passphrase from this file: all of its bytes, a newline at its "
+            + "end included, as QEMU does."
+      })
+  private @Nullable Path file;
+
+  @Option(
+      names = "--passphrase-fd",
+      paramLabel = "N",
+      description = "The same from this open file descriptor, such as a pipe.")
+  private @Nullable Integer descriptor;
+
+  /** The passphrase, or null when none was given. */
+  @Nullable Passphrase read() throws IOException {
+    if (file != null && descriptor != null) {
+      throw new UsageException("--passphrase-file and --passphrase-fd exclude one another");
+    }
+    if (descriptor != null) {
+      return readDescriptor(descriptor);
+    }
+    return file == null ? null : Passphrase.read(file);
+  }
+
+  /** All that the descriptor of this process has to give. */
+  static Passphrase readDescriptor(int descriptor) throws IOException {
+    String what = "file descriptor " + descriptor;
+    if (descriptor < 0) {
+      throw new UsageException("--passphrase-fd is %d, expected 0 or more".formatted(descriptor));
+    }
+    InputStream opened;
+    try {
+      opened = Files.newInputStream(Path.of("/proc/self/fd/" + descriptor));
+    } catch (IOException e) {
+      throw new IOException(what + ", for the passphrase, can't be read", e);
+    }
+    try (opened) {
+      return Passphrase.read(opened, what);
+    }
+  }
+}
