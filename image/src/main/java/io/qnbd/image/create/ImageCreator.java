@@ -296,7 +296,6 @@ public final class ImageCreator {
 
   /** Gives every guest cluster a host cluster, which is a hole. */
   private static void writeMapping(Storage file, Layout layout) throws IOException {
-    Geometry geometry = layout.geometry();
     TableWriter l1 = new TableWriter(file, layout.l1Offset());
     for (int index = 0; index < layout.l1Entries(); index++) {
       l1.put(L1Entry.of(layout.l2Offset(index)));
