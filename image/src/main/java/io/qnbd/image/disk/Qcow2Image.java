@@ -292,6 +292,10 @@ public final class Qcow2Image implements DiskImage {
         || (bytes != clusterBytes && (bytes > clusterBytes || end != virtualBytes()))) {
       throw new IndexOutOfBoundsException(bytes + " bytes at " + offset + " are not one cluster");
     }
+    if (layers.dataFile() != null || encrypted()) {
+      write(offset, source); // no place for streams there, and they would be in the clear here
+      return;
+    }
     beforeChange();
     if (Zeroes.all(source, source.position(), source.limit())) {
       writeZeroes(offset, bytes, ZeroMode.MAY_UNMAP);

@@ -35,7 +35,11 @@ public final class SubclusterMap {
   private final Barrier barrier;
 
   SubclusterMap(
-      ClusterMap map, Geometry geometry, long backingBytes, DataClusters clusters, Barrier barrier) {
+      ClusterMap map,
+      Geometry geometry,
+      long backingBytes,
+      DataClusters clusters,
+      Barrier barrier) {
     this.map = map;
     this.geometry = geometry;
     this.backingBytes = backingBytes;

@@ -86,7 +86,7 @@ final class ReferenceCount {
 
   /** In a data file each cluster has its place, and is not counted. */
   private void checkFixed(long entry, long cluster, String name) {
-    if (RawQcow2.reservedL2(entry) || (entry & RawQcow2.COMPRESSED) != 0) {
+    if (image.reservedL2(entry) || (entry & RawQcow2.COMPRESSED) != 0) {
       corrupt(name + ": reserved bits or compressed: " + Long.toHexString(entry));
     }
     long rest = entry & ~RawQcow2.ZERO;
