@@ -50,8 +50,9 @@ public record CreateOptions(
    */
   public record Encryption(Passphrase passphrase, int iterMillis) {}
 
-
-  /** An image that keeps its data itself and in the clear, and whose compressed clusters are zlib's. */
+  /**
+   * An image that keeps its data itself and in the clear, and whose compressed clusters are zlib's.
+   */
   public CreateOptions(
       ImageFormat format,
       @Nullable Long virtualBytes,

@@ -66,7 +66,7 @@ final class MapWalk {
    * of a cluster are passed over: a guest that writes leaves many.
    */
   private void tellData(long hostOffset, long bytes, Merger merger) throws IOException {
-    Storage file = layers.file();
+    Storage file = layers.data();
     long end = hostOffset + bytes;
     for (long at = hostOffset; at < end; ) {
       long data = file.nextData(at, end);

@@ -237,7 +237,7 @@ public final class Qcow2Image implements DiskImage {
   @Override
   public boolean tryWrite(long offset, ByteBuffer source) throws IOException {
     Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
-    if (readOnly || headerPending || layers.file().failed() || !source.hasRemaining()) {
+    if (readOnly || headerPending || layers.failed() || encrypted() || !source.hasRemaining()) {
       return false;
     }
     order.noteChange();

@@ -61,7 +61,7 @@ final class QuickAccess {
       Attempt attempt =
           switch (mapping) {
             case Mapping.Data data ->
-                layers.file().tryRead(data.hostOffset(), target)
+                layers.data().tryRead(data.hostOffset(), target)
                     ? Attempt.DONE
                     : Attempt.WOULD_BLOCK;
             case Mapping.Zeros _ -> Attempt.ZEROES;
@@ -110,7 +110,7 @@ final class QuickAccess {
       if (lookup(offset, source.remaining()) instanceof Mapping.Data data
           && data.sole()
           && data.bytes() == source.remaining()) {
-        layers.file().write(data.hostOffset(), source);
+        layers.data().write(data.hostOffset(), source);
         return true;
       }
       return false;
