@@ -30,8 +30,12 @@ final class ClusterCache {
   /** 512 clusters of 64 KiB. */
   static final long IMAGE_BYTES_MAX = 32L << 20;
 
-  /** What the caches of all images take together. */
-  private static final long ALL_BYTES_MAX = 256L << 20;
+  /**
+   * What the caches of all images take together: an eighth at most of what Java lets direct buffers
+   * take, since a reply needs some, too.
+   */
+  private static final long ALL_BYTES_MAX =
+      Math.min(256L << 20, Runtime.getRuntime().maxMemory() / 8);
 
   /** Copied under the mutex: some microseconds. */
   private static final int TRY_BYTES_MAX = 32 << 10;
