@@ -251,7 +251,7 @@ public final class ImageCreator {
     require(
         header.encodedBytes() <= options.clusterBytes(),
         file,
-        "the names of other files do not fit into the first cluster of %d bytes"
+        "the header with the names of other files does not fit into a first cluster of %d bytes"
             .formatted(options.clusterBytes()));
     return header;
   }
