@@ -57,7 +57,9 @@ final class DataFileIT {
     QnbdProcess.run("check", image.toString()).mustExit(0);
     assertArrayEquals(disk, images.contents(image), "the disk");
     if (raw) {
-      assertArrayEquals(disk, Files.readAllBytes(images.path("data")), "the raw data file");
+      // QEMU fills the disk's last cluster up.
+      byte[] found = Files.readAllBytes(images.path("data"));
+      assertArrayEquals(disk, Arrays.copyOf(found, disk.length), "the raw data file");
     }
   }
 

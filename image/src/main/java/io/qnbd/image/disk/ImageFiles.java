@@ -291,11 +291,11 @@ public final class ImageFiles {
     FileStorage file = FileStorage.open(path, options.readOnly(), options.cacheMode());
     boolean done = false;
     try {
-      lock(file, options);
       if (!chain.add(file.identity())) {
         throw new UnsupportedImageException(
             image + ": its data file " + path + " is one of the images that it is read from");
       }
+      lock(file, options);
       done = true;
       return file;
     } finally {
@@ -326,8 +326,8 @@ public final class ImageFiles {
               .formatted(image, what, e.getReason()));
     }
     try {
-      if (policy == BackingPolicy.SAME_DIRECTORY
-          && !path.toRealPath().startsWith(directory.toRealPath())) {
+      Path real = path.toRealPath(); // also to see that it is there
+      if (policy == BackingPolicy.SAME_DIRECTORY && !real.startsWith(directory.toRealPath())) {
         throw new UnsupportedImageException(
             ("%s: its %s %s is outside the image's directory; allow it with --backing-policy any if"
                     + " you trust the image")
