@@ -3,6 +3,7 @@ package io.qnbd.image;
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.LayoutWalk;
+import io.qnbd.image.check.Repair;
 import io.qnbd.image.disk.ImageFiles;
 import io.qnbd.image.io.FileStorage;
 import java.io.IOException;
@@ -99,8 +100,25 @@ public final class DiskImages {
 
   /** Checks a qcow2 image's metadata, reading only. */
   public static CheckReport check(Path path, OpenOptions options) throws IOException {
+    return check(path, options, ProgressListener.NONE);
+  }
+
+  /** The same, told how far it is. */
+  public static CheckReport check(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
     try (FileStorage file = ImageFiles.openForReading(path, options)) {
-      return Checker.check(file);
+      return Checker.check(file, progress);
+    }
+  }
+
+  /**
+   * Repairs a qcow2 image that nobody has open. A power cut or crash in the middle leaves an image
+   * that is no worse than it was. No other file is opened.
+   */
+  public static RepairReport repair(Path path, RepairScope scope, ProgressListener progress)
+      throws IOException {
+    try (FileStorage file = ImageFiles.openForChange(path)) {
+      return Repair.repair(file, scope, progress);
     }
   }
 }

@@ -1,8 +1,11 @@
 package io.qnbd.server;
 
 import io.qnbd.image.CheckReport;
+import io.qnbd.image.RepairReport;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
+import tools.jackson.core.JsonGenerator;
 
 /** What {@code qnbd check} prints, and its exit code. */
 final class CheckAnswer {
@@ -38,13 +41,37 @@ final class CheckAnswer {
     return text.toString();
   }
 
+  /** What was found, what was done about it, and what is left. */
+  static String text(Path path, RepairReport report) {
+    StringBuilder text = new StringBuilder();
+    for (String finding : report.before().findings()) {
+      text.append(Printable.text(finding)).append(System.lineSeparator());
+    }
+    for (String repair : report.repairs()) {
+      text.append(Printable.text("repair: " + repair)).append(System.lineSeparator());
+    }
+    if (!report.before().clean()) {
+      text.append(
+          "repaired %d of %d error%s and %d of %d leaked cluster%s; checked again:%n"
+              .formatted(
+                  report.corruptionsFixed(),
+                  report.before().corruptions(),
+                  report.before().corruptions() == 1 ? "" : "s",
+                  report.leaksFixed(),
+                  report.before().leaks(),
+                  report.before().leaks() == 1 ? "" : "s"));
+    }
+    return text.append(text(path, report.after())).toString();
+  }
+
   private static String verdict(CheckReport report) {
     if (report.clean()) {
       return "no errors found";
     }
     String leaks = "%d leaked cluster%s".formatted(report.leaks(), report.leaks() == 1 ? "" : "s");
     if (report.corruptions() == 0) {
-      return leaks + ": wasted space, no danger to data ('qemu-img check -r leaks' gives it back)";
+      return leaks
+          + ": wasted space, no danger to data ('qnbd check --repair leaks' gives it back)";
     }
     return "%d error%s that put data in danger, %s; copy what can still be read before you repair it"
         .formatted(report.corruptions(), report.corruptions() == 1 ? "" : "s", leaks);
@@ -58,19 +85,36 @@ final class CheckAnswer {
   }
 
   static String json(Path path, CheckReport report) {
+    return Json.object(json -> write(json, path, report));
+  }
+
+  /** As qemu-img has it: what is left, and how much was repaired. */
+  static String json(Path path, RepairReport report) {
     return Json.object(json -> {
-      json.writeStringProperty("filename", path.toString());
-      json.writeStringProperty("format", "qcow2");
-      json.writeNumberProperty("check-errors", 0);
-      json.writeNumberProperty("corruptions", report.corruptions());
-      json.writeNumberProperty("leaks", report.leaks());
-      json.writeNumberProperty("image-end-offset", report.imageEndOffset());
-      json.writeNumberProperty("total-clusters", report.totalClusters());
-      json.writeNumberProperty("allocated-clusters", report.allocatedClusters());
-      json.writeNumberProperty("compressed-clusters", report.compressedClusters());
-      json.writeArrayPropertyStart("findings");
-      report.findings().forEach(json::writeString);
-      json.writeEndArray();
+      write(json, path, report.after());
+      json.writeNumberProperty("corruptions-fixed", report.corruptionsFixed());
+      json.writeNumberProperty("leaks-fixed", report.leaksFixed());
+      writeTexts(json, "findings-before", report.before().findings());
+      writeTexts(json, "repairs", report.repairs());
     });
+  }
+
+  private static void write(JsonGenerator json, Path path, CheckReport report) {
+    json.writeStringProperty("filename", path.toString());
+    json.writeStringProperty("format", "qcow2");
+    json.writeNumberProperty("check-errors", 0);
+    json.writeNumberProperty("corruptions", report.corruptions());
+    json.writeNumberProperty("leaks", report.leaks());
+    json.writeNumberProperty("image-end-offset", report.imageEndOffset());
+    json.writeNumberProperty("total-clusters", report.totalClusters());
+    json.writeNumberProperty("allocated-clusters", report.allocatedClusters());
+    json.writeNumberProperty("compressed-clusters", report.compressedClusters());
+    writeTexts(json, "findings", report.findings());
+  }
+
+  private static void writeTexts(JsonGenerator json, String name, List<String> texts) {
+    json.writeArrayPropertyStart(name);
+    texts.forEach(json::writeString);
+    json.writeEndArray();
   }
 }

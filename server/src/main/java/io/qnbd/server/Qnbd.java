@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.TcpAddress;
@@ -106,6 +107,7 @@ public final class Qnbd implements Callable<Integer> {
         .registerConverter(ExportArgument.class, orSentence(ExportArgument::parse))
         .registerConverter(ImageFormat.class, orSentence(Choice::format))
         .registerConverter(CacheMode.class, orSentence(Choice::cacheMode))
+        .registerConverter(RepairScope.class, orSentence(Choice::repairScope))
         .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
         .registerConverter(Completion.class, orSentence(Completion::of))
         .registerConverter(TlsMode.class, orSentence(Choice::tlsMode))

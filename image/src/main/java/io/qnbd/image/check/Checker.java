@@ -32,17 +32,27 @@ public final class Checker {
    * @throws io.qnbd.image.UnsupportedImageException when the image has features that are unknown
    */
   public static CheckReport check(Storage storage) throws IOException {
-    return check(storage, ReferenceWalk.pagesMax());
+    return check(storage, ProgressListener.NONE);
+  }
+
+  /** The same, told how far it is. */
+  public static CheckReport check(Storage storage, ProgressListener progress) throws IOException {
+    return check(storage, ReferenceWalk.pagesMax(), progress);
   }
 
   static CheckReport check(Storage storage, int pagesMax) throws IOException {
+    return check(storage, pagesMax, ProgressListener.NONE);
+  }
+
+  private static CheckReport check(Storage storage, int pagesMax, ProgressListener progress)
+      throws IOException {
     ReferenceWalk walk = new ReferenceWalk(storage, pagesMax);
     Header header = walk.header();
     Geometry geometry = header.geometry();
     Findings findings = walk.findings();
 
     noteFlags(header, findings);
-    walk.count(ProgressListener.NONE);
+    walk.count(progress);
     walk.refcounts().compare();
     walk.mapping().checkFlags();
 

@@ -25,8 +25,11 @@ final class ExtensionCheck {
   private final Geometry geometry;
   private final Findings findings;
   private final References references;
+  private final Fixes fixes;
 
-  ExtensionCheck(ImageFile file, Header header, Findings findings, References references) {
+  ExtensionCheck(
+      ImageFile file, Header header, Findings findings, References references, Fixes fixes) {
+    this.fixes = fixes;
     this.file = file;
     this.header = header;
     this.geometry = header.geometry();
@@ -42,7 +45,11 @@ final class ExtensionCheck {
     HeaderExtension bitmaps = header.extension(HeaderExtension.BITMAPS);
     boolean consistent = (header.autoclearFeatures() & FeatureBits.BITMAPS) != 0;
     if (bitmaps != null && consistent) {
+      long before = findings.corruptions();
       countDirectory(bitmaps.data());
+      if (findings.corruptions() != before) {
+        fixes.forgetBitmaps();
+      }
     }
   }
 
@@ -84,10 +91,10 @@ final class ExtensionCheck {
           Long.toUnsignedString(directoryBytes), BitmapsExtension.DIRECTORY_BYTES_MAX);
       return;
     }
-    boolean readable =
+    References.Place place =
         references.addAligned(
             "bitmaps extension", directoryAt, directoryBytes, ClusterUse.BITMAP, 1);
-    if (readable) {
+    if (place == References.Place.GOOD) {
       countTables(file.read(directoryAt, (int) directoryBytes), bitmaps);
     }
   }
@@ -118,7 +125,8 @@ final class ExtensionCheck {
 
   private void countTable(String here, long at, int entries) throws IOException {
     long bytes = (long) entries * Long.BYTES;
-    if (entries == 0 || !references.addAligned(here, at, bytes, ClusterUse.BITMAP, 1)) {
+    if (entries == 0
+        || references.addAligned(here, at, bytes, ClusterUse.BITMAP, 1) != References.Place.GOOD) {
       return;
     }
     ByteBuffer part = ByteBuffer.allocate(geometry.clusterBytes());

@@ -22,12 +22,16 @@ import java.nio.ByteBuffer;
 final class MappingCheck {
   private static final int PIECE_BYTES = 64 << 10;
 
+  /** The upper half of an extended L2 entry's second word (qcow2 specification). */
+  private static final long ALL_SUBCLUSTERS_ZERO = 0xffff_ffff_0000_0000L;
+
   private final ImageFile file;
   private final Header header;
   private final Geometry geometry;
   private final Findings findings;
   private final ClusterCounts counts;
   private final References references;
+  private final Fixes fixes;
   private final int l2EntryBytes;
   private long allocatedClusters;
   private long compressedClusters;
@@ -37,7 +41,9 @@ final class MappingCheck {
       Header header,
       Findings findings,
       ClusterCounts counts,
-      References references) {
+      References references,
+      Fixes fixes) {
+    this.fixes = fixes;
     this.file = file;
     this.header = header;
     this.geometry = header.geometry();
@@ -58,10 +64,13 @@ final class MappingCheck {
 
   /** Counts an L1 table and the L2 tables that it names. */
   void countL1(String from, long at, int entries) throws IOException {
-    boolean alone =
+    References.Place place =
         references.addAligned(from, at, (long) entries * L1Entry.BYTES, ClusterUse.L1_TABLE, 1);
-    if (alone) {
-      forEachL1Entry(at, entries, (index, entry) -> countL1Entry(from, index, entry));
+    if (place == References.Place.GOOD) {
+      forEachL1Entry(
+          at,
+          entries,
+          (index, entry) -> countL1Entry(from, at + (long) index * L1Entry.BYTES, index, entry));
     }
   }
 
@@ -82,17 +91,23 @@ final class MappingCheck {
     }
   }
 
-  private void countL1Entry(String from, int index, long entry) throws IOException {
+  private void countL1Entry(String from, long entryAt, int index, long entry) throws IOException {
     if (entry == 0) {
       return;
     }
     String here = from + ", entry " + index;
     if (L1Entry.reservedBits(entry) != 0) {
       findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
+      fixes.entry(
+          entryAt, entry & ~L1Entry.reservedBits(entry), "%s: its reserved bits are cleared", here);
     }
     if (L1Entry.tableOffset(entry) != 0 || L1Entry.copied(entry)) {
-      references.addAligned(
-          here, L1Entry.tableOffset(entry), geometry.clusterBytes(), ClusterUse.L2_TABLE, 1);
+      References.Place place =
+          references.addAligned(
+              here, L1Entry.tableOffset(entry), geometry.clusterBytes(), ClusterUse.L2_TABLE, 1);
+      if (place != References.Place.GOOD) {
+        fixes.entry(entryAt, 0, "%s: it named no L2 table and names none any more", here);
+      }
     }
   }
 
@@ -120,16 +135,24 @@ final class MappingCheck {
   private void countL2Entry(long tableAt, int index, long entry, long subclusters, int times)
       throws IOException {
     String here = String.format("L2 table 0x%x, entry %d", tableAt, index);
+    long entryAt = tableAt + (long) index * l2EntryBytes;
     if (L2Entry.compressed(entry)) {
-      countCompressed(here, entry, subclusters, times);
+      countCompressed(here, entryAt, entry, subclusters, times);
       return;
     }
     boolean zeroFlagKnown = header.version() != 2 && !header.extendedL2();
-    if (L2Entry.reservedBits(entry, zeroFlagKnown) != 0) {
+    long reserved = L2Entry.reservedBits(entry, zeroFlagKnown);
+    if (reserved != 0) {
       findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
+      fixes.entry(entryAt, entry & ~reserved, "%s: its reserved bits are cleared", here);
     }
     if ((Subclusters.allocated(subclusters) & Subclusters.zero(subclusters)) != 0) {
       findings.corruption("%s: subclusters 0x%016x are both allocated and zero", here, subclusters);
+      fixes.entry(
+          entryAt + L2Entry.BYTES,
+          subclusters & ~(subclusters >>> 32),
+          "%s: subclusters that were marked as zeroes, too, are zeroes now",
+          here);
     }
     long at = L2Entry.hostOffset(entry);
     if (at == 0 && Subclusters.allocated(subclusters) != 0 && !header.hasDataFile()) {
@@ -139,30 +162,55 @@ final class MappingCheck {
       return; // clusters of the data file are not counted
     }
     if (at != 0) {
-      references.addAligned(here, at, geometry.clusterBytes(), ClusterUse.DATA, times);
+      switch (references.addAligned(here, at, geometry.clusterBytes(), ClusterUse.DATA, times)) {
+        case GOOD -> {}
+        case TAKEN ->
+            fixes.copy(entryAt, entry & ~reserved, geometry.clusterOf(at), 1, times, here);
+        case NOWHERE -> fixNowhere(entryAt, here);
+      }
     } else if (L2Entry.copied(entry)) {
       findings.wrongFlag("%s: 0x%016x is flagged as sole owner of nothing", here, entry);
     }
   }
 
-  private void countCompressed(String here, long entry, long subclusters, int times)
+  /** What the entry named is not in the file, so there is nothing to lose. */
+  private void fixNowhere(long entryAt, String here) {
+    String what = "%s: its data is not in the file; it reads as zeroes from now on";
+    if (header.extendedL2()) {
+      fixes.entry(entryAt, 0, what, here);
+      fixes.entry(entryAt + L2Entry.BYTES, ALL_SUBCLUSTERS_ZERO, what, here);
+    } else if (header.version() == 2) {
+      fixes.entry(entryAt, 0, "%s: its data is not in the file; it is unallocated now", here);
+    } else {
+      fixes.entry(entryAt, L2Entry.ZERO, what, here);
+    }
+  }
+
+  private void countCompressed(String here, long entryAt, long entry, long subclusters, int times)
       throws IOException {
     if (L2Entry.copied(entry)) {
       findings.wrongFlag("%s: compressed, but flagged as sole owner", here);
     }
     if (subclusters != 0) {
       findings.corruption("%s: compressed, but has subclusters 0x%016x", here, subclusters);
+      fixes.entry(entryAt + L2Entry.BYTES, 0, "%s: compressed, and has no subclusters now", here);
     }
     if (header.hasDataFile()) {
       findings.corruption("%s: compressed, in an image with an external data file", here);
+      fixNowhere(entryAt, here);
       return;
     }
-    references.add(
-        here,
-        L2Entry.compressedOffset(entry, geometry.clusterBits()),
-        L2Entry.compressedBytes(entry, geometry.clusterBits()),
-        ClusterUse.DATA,
-        times);
+    long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
+    int bytes = L2Entry.compressedBytes(entry, geometry.clusterBits());
+    switch (references.add(here, at, bytes, ClusterUse.DATA, times)) {
+      case GOOD -> {}
+      case TAKEN -> {
+        long first = geometry.clusterOf(at);
+        int clusters = (int) (geometry.clusterOf(at + bytes - 1) - first + 1);
+        fixes.copy(entryAt, entry, first, clusters, times, here);
+      }
+      case NOWHERE -> fixNowhere(entryAt, here);
+    }
   }
 
   /**

@@ -52,9 +52,14 @@ public final class Rebuild {
   private long changed;
 
   private Rebuild(Storage file, ProgressListener progress) throws IOException {
+    this(file, new ReferenceWalk(file, ReferenceWalk.pagesMax()), progress);
+  }
+
+  /** For some of the steps alone. */
+  Rebuild(Storage file, ReferenceWalk walk, ProgressListener progress) {
     this.file = file;
     this.progress = progress;
-    this.walk = new ReferenceWalk(file, ReferenceWalk.pagesMax());
+    this.walk = walk;
     this.header = walk.header();
     this.geometry = header.geometry();
     this.counts = walk.counts();
@@ -73,6 +78,32 @@ public final class Rebuild {
    */
   public static long rebuild(Storage file, ProgressListener progress) throws IOException {
     return new Rebuild(file, progress).run();
+  }
+
+  /**
+   * The same for an image that may be marked corrupt, in which nothing but counts and flags is
+   * wrong. It is marked dirty, where the format can say so, from before the first flag is written
+   * to the end.
+   *
+   * @param raise whether counts that are too low are mended, too
+   */
+  static void repair(Storage file, boolean raise, ProgressListener progress) throws IOException {
+    Rebuild rebuild = new Rebuild(file, progress);
+    rebuild.walk.count(progress);
+    rebuild.requireSoundTables();
+    file.sync();
+    rebuild.clearUnknownAutoclear();
+    rebuild.fillLastCluster();
+    RefcountBlocks blocks = rebuild.openBlocks();
+    if (raise) {
+      rebuild.raise(blocks);
+    }
+    rebuild.setDirty();
+    if (new CopiedFlags(file, rebuild.header, rebuild.counts).mend(progress)) {
+      file.sync();
+    }
+    rebuild.lower(blocks);
+    rebuild.writeFeatures(rebuild.header.incompatibleFeatures() & ~FeatureBits.DIRTY);
   }
 
   private long run() throws IOException {
@@ -95,6 +126,10 @@ public final class Rebuild {
     if (header.corrupt()) {
       throw tooDamaged("it is marked corrupt");
     }
+    requireSoundTables();
+  }
+
+  private void requireSoundTables() throws CorruptImageException {
     @Nullable String damage = walk.findings().firstDamage();
     if (damage != null) {
       throw tooDamaged(damage);
@@ -106,7 +141,16 @@ public final class Rebuild {
               "its refcount table ends with cluster %d, but cluster %d is referenced",
               countable - 1, counts.end() - 1));
     }
-    for (long cluster = next(0); cluster < countable; cluster = next(cluster + 1)) {
+    requireFewEnough(file, geometry, counts);
+  }
+
+  /** Throws when a cluster has more references than can be counted. */
+  static void requireFewEnough(Storage file, Geometry geometry, ClusterCounts counts)
+      throws CorruptImageException {
+    long end = counts.end();
+    for (long cluster = counts.nextReferenced(0, end);
+        cluster < end;
+        cluster = counts.nextReferenced(cluster + 1, end)) {
       int references = counts.count(cluster);
       if (references == Integer.MAX_VALUE
           || Long.compareUnsigned(references, geometry.refcountMax()) > 0) {
@@ -126,18 +170,14 @@ public final class Rebuild {
   private CorruptImageException tooDamaged(String damage) {
     return new CorruptImageException(
         String.format(
-            "%s: %s; too damaged to rebuild refcounts automatically: run `qemu-img check -r all`"
-                + " on a copy",
+            "%s: %s; too damaged to rebuild refcounts automatically: run `qnbd check --repair"
+                + " all` on a copy",
             file.name(), damage));
   }
 
   private long countableEnd() {
     long entries = geometry.offsetOf(header.refcountTableClusters()) / Long.BYTES;
     return entries * geometry.refcountBlockEntries();
-  }
-
-  private long next(long from) {
-    return counts.nextReferenced(from, Long.MAX_VALUE);
   }
 
   /**
@@ -164,14 +204,14 @@ public final class Rebuild {
     }
   }
 
-  private RefcountBlocks openBlocks() throws IOException {
+  RefcountBlocks openBlocks() throws IOException {
     long tableBytes = geometry.offsetOf(header.refcountTableClusters());
     long[] table = new long[(int) (tableBytes / Long.BYTES)];
     TableIo.read(file, header.refcountTableOffset(), table, "refcount table");
     return new RefcountBlocks(file, geometry, header.refcountTableOffset(), table);
   }
 
-  private void raise(RefcountBlocks blocks) throws IOException {
+  void raise(RefcountBlocks blocks) throws IOException {
     long perBlock = geometry.refcountBlockEntries();
     long end = counts.end();
     for (long first = 0; first < end; first += perBlock) {
@@ -238,7 +278,7 @@ public final class Rebuild {
     }
   }
 
-  private void writeTableFields(long offset, int clusters) throws IOException {
+  void writeTableFields(long offset, int clusters) throws IOException {
     ByteBuffer fields = ByteBuffer.allocate(Long.BYTES + Integer.BYTES);
     file.write(
         HeaderLayout.REFCOUNT_TABLE_OFFSET_AT, fields.putLong(offset).putInt(clusters).flip());
@@ -269,9 +309,58 @@ public final class Rebuild {
 
   private void clearDirty() throws IOException {
     if (header.dirty()) {
-      writeHeaderField(
-          HeaderLayout.INCOMPATIBLE_AT, header.incompatibleFeatures() & ~FeatureBits.DIRTY);
+      writeFeatures(header.incompatibleFeatures() & ~FeatureBits.DIRTY);
+    }
+  }
+
+  private void setDirty() throws IOException {
+    writeFeatures(header.incompatibleFeatures() | FeatureBits.DIRTY);
+  }
+
+  private void writeFeatures(long incompatible) throws IOException {
+    if (header.version() != 2) {
+      writeHeaderField(HeaderLayout.INCOMPATIBLE_AT, incompatible);
       file.sync();
     }
+  }
+
+  // ---- for a repair of tables
+
+  /** Whether each cluster that is referenced has a block that counts it. */
+  boolean countableAsIs() throws IOException {
+    if (counts.end() > countableEnd()) {
+      return false;
+    }
+    long perBlock = geometry.refcountBlockEntries();
+    RefcountBlocks blocks = openBlocks();
+    long end = counts.end();
+    for (long at = counts.nextReferenced(0, end); at < end; ) {
+      if (!blocks.hasBlock(at)) {
+        return false;
+      }
+      at = counts.nextReferenced((at / perBlock + 1) * perBlock, end);
+    }
+    return true;
+  }
+
+  /**
+   * What new refcounts are to say: what is referenced by {@code references} and, while something is
+   * damaged that nobody can follow, at least what the old ones say that can be read.
+   */
+  RefcountRewrite.Counts countsAtLeast(ClusterCounts references) {
+    RefcountCheck old = walk.refcounts();
+    return new RefcountRewrite.Counts() {
+      @Override
+      public long of(long cluster) throws IOException {
+        long stored = old.stored(cluster);
+        long counted = references.count(cluster);
+        return Long.compareUnsigned(stored, counted) > 0 ? stored : counted;
+      }
+
+      @Override
+      public long next(long from, long end) throws IOException {
+        return Math.min(references.nextReferenced(from, end), old.nextStored(from, end));
+      }
+    };
   }
 }

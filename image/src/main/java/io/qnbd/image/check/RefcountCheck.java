@@ -22,9 +22,15 @@ final class RefcountCheck {
   private final Findings findings;
   private final ClusterCounts counts;
   private final References references;
+  private final Fixes fixes;
 
   /** Offsets of the blocks that can be read, 0 for others; at most 8 MiB. */
   private final long[] blocks;
+
+  /** The block read last, for {@link #stored}. */
+  private final byte[] storedBlock;
+
+  private int storedIndex = -1;
 
   private long highestCluster;
 
@@ -33,13 +39,16 @@ final class RefcountCheck {
       Header header,
       Findings findings,
       ClusterCounts counts,
-      References references) {
+      References references,
+      Fixes fixes) {
+    this.fixes = fixes;
     this.file = file;
     this.header = header;
     this.geometry = header.geometry();
     this.findings = findings;
     this.counts = counts;
     this.references = references;
+    this.storedBlock = new byte[geometry.clusterBytes()];
     this.blocks = new long[(int) (geometry.offsetOf(header.refcountTableClusters()) / Long.BYTES)];
   }
 
@@ -54,12 +63,16 @@ final class RefcountCheck {
   }
 
   void countTables() throws IOException {
-    references.addAligned(
-        "header",
-        header.refcountTableOffset(),
-        geometry.offsetOf(header.refcountTableClusters()),
-        ClusterUse.REFCOUNT_TABLE,
-        1);
+    References.Place place =
+        references.addAligned(
+            "header",
+            header.refcountTableOffset(),
+            geometry.offsetOf(header.refcountTableClusters()),
+            ClusterUse.REFCOUNT_TABLE,
+            1);
+    if (place != References.Place.GOOD) {
+      fixes.newRefcounts();
+    }
     ByteBuffer tablePart = ByteBuffer.allocate(geometry.clusterBytes());
     int entriesPerCluster = geometry.clusterBytes() / Long.BYTES;
     for (int index = 0; index < blocks.length; index++) {
@@ -69,7 +82,48 @@ final class RefcountCheck {
       long entry = tablePart.getLong(index % entriesPerCluster * Long.BYTES);
       if (entry != 0 && usable(index, entry)) {
         blocks[index] = entry;
+      } else if (entry != 0) {
+        fixes.newRefcounts();
       }
+    }
+  }
+
+  /** What the blocks that can be read say of a cluster. */
+  long stored(long cluster) throws IOException {
+    int index = blockOf(cluster);
+    if (index < 0) {
+      return 0;
+    }
+    read(index);
+    int entry = (int) (cluster % geometry.refcountBlockEntries());
+    return RefcountEntries.get(storedBlock, geometry.refcountOrder(), entry);
+  }
+
+  /** The first cluster from {@code from} on, before {@code end}, that they count as used. */
+  long nextStored(long from, long end) throws IOException {
+    long perBlock = geometry.refcountBlockEntries();
+    for (long at = from; at < end; ) {
+      if (blockOf(at) < 0) {
+        at = Math.min(end, (at / perBlock + 1) * perBlock);
+      } else if (stored(at) != 0) {
+        return at;
+      } else {
+        at++;
+      }
+    }
+    return end;
+  }
+
+  /** The table's index of the block that counts the cluster; -1 when there is none. */
+  private int blockOf(long cluster) {
+    long index = cluster / geometry.refcountBlockEntries();
+    return index < blocks.length && blocks[(int) index] != 0 ? (int) index : -1;
+  }
+
+  private void read(int index) throws IOException {
+    if (storedIndex != index) {
+      file.read(blocks[index], ByteBuffer.wrap(storedBlock));
+      storedIndex = index;
     }
   }
 
@@ -79,8 +133,8 @@ final class RefcountCheck {
       findings.corruption("%s: 0x%016x has reserved bits set", here, entry);
       return false;
     }
-    return references.addAligned(
-        here, entry, geometry.clusterBytes(), ClusterUse.REFCOUNT_BLOCK, 1);
+    return references.addAligned(here, entry, geometry.clusterBytes(), ClusterUse.REFCOUNT_BLOCK, 1)
+        == References.Place.GOOD;
   }
 
   /** Compares each cluster of the file, and each that is referenced; all was counted before. */

@@ -25,6 +25,7 @@ final class ReferenceWalk {
   private final Findings findings = new Findings();
   private final ClusterCounts counts;
   private final References references;
+  private final Fixes fixes;
   private final MappingCheck mapping;
   private final RefcountCheck refcounts;
 
@@ -35,20 +36,30 @@ final class ReferenceWalk {
    * @throws io.qnbd.image.UnsupportedImageException when the image has features that are unknown
    */
   ReferenceWalk(Storage storage, int pagesMax) throws IOException {
+    this(storage, pagesMax, new Fixes(0));
+  }
+
+  /** The same, and {@code fixes} is told what could be done about what is found. */
+  ReferenceWalk(Storage storage, int pagesMax, Fixes fixes) throws IOException {
+    this.fixes = fixes;
     file = ImageFile.of(storage);
     header = file.readHeader();
     header.requireKnownFeatures(file.name());
     snapshots = file.readSnapshots(header);
     counts = new ClusterCounts(pagesMax);
-    references = new References(file, header.geometry(), findings, counts);
-    mapping = new MappingCheck(file, header, findings, counts, references);
-    refcounts = new RefcountCheck(file, header, findings, counts, references);
+    references = new References(file, header.geometry(), findings, counts, fixes);
+    mapping = new MappingCheck(file, header, findings, counts, references, fixes);
+    refcounts = new RefcountCheck(file, header, findings, counts, references, fixes);
   }
 
   /** How many pages of counts this Java may give to one walk. */
   static int pagesMax() {
     long pages = Runtime.getRuntime().maxMemory() / HEAP_SHARE / ClusterCounts.PAGE_BYTES;
     return (int) Math.min(Integer.MAX_VALUE, pages);
+  }
+
+  SnapshotTable snapshots() {
+    return snapshots;
   }
 
   Header header() {
@@ -73,13 +84,23 @@ final class ReferenceWalk {
   }
 
   void count(ProgressListener progress) throws IOException {
+    count(progress, true);
+  }
+
+  /**
+   * Counts everything or, where new refcount structures are about to replace the old ones, all but
+   * these.
+   */
+  void count(ProgressListener progress, boolean withRefcounts) throws IOException {
     references.add("file", 0, header.clusterBytes(), ClusterUse.HEADER, 1);
     if (header.l1Entries() > 0) {
       mapping.countL1("L1 table", header.l1Offset(), header.l1Entries());
     }
     countSnapshots();
-    refcounts.countTables();
-    new ExtensionCheck(file, header, findings, references).count();
+    if (withRefcounts) {
+      refcounts.countTables();
+    }
+    new ExtensionCheck(file, header, findings, references, fixes).count();
     mapping.countL2Tables(progress);
   }
 
@@ -95,6 +116,7 @@ final class ReferenceWalk {
         findings.corruption(
             "snapshot %d: %d bytes of extra data, expected at least %d",
             index, entry.extraData().remaining(), SnapshotEntry.EXTRA_BYTES_V3);
+        fixes.completeSnapshots();
       }
       String here = "snapshot " + index + ", L1 table";
       if (entry.l1TooLong()) {

@@ -107,6 +107,21 @@ public final class ImageFiles {
     }
   }
 
+  /** Opens and locks a file whose metadata is to be changed; the caller closes it. */
+  public static FileStorage openForChange(Path path) throws IOException {
+    FileStorage file = FileStorage.open(path, false, CacheMode.WRITEBACK);
+    boolean done = false;
+    try {
+      lock(file, OpenOptions.DEFAULT);
+      done = true;
+      return file;
+    } finally {
+      if (!done) {
+        file.close();
+      }
+    }
+  }
+
   private DiskImage openFile(Path path, OpenOptions options) throws IOException {
     FileStorage file = FileStorage.open(path, options.readOnly(), options.cacheMode());
     boolean done = false;

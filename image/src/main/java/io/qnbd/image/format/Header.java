@@ -262,7 +262,7 @@ public record Header(
     if (corrupt()) {
       throw new UnsupportedImageException(
           fileName
-              + ": is marked corrupt: repair it with `qemu-img check -r all`, or open it"
+              + ": is marked corrupt: repair it with `qnbd check --repair all`, or open it"
               + " read-only");
     }
   }

@@ -145,6 +145,25 @@ public record SnapshotEntry(
     return name.duplicate();
   }
 
+  /** The same with the extra data that version 3 asks for; what is there stays. */
+  public SnapshotEntry completed(long diskBytes) {
+    if (extraData.remaining() >= EXTRA_BYTES_V3) {
+      return this;
+    }
+    ByteBuffer extra = ByteBuffer.allocate(EXTRA_BYTES_V3);
+    extra.putLong(vmStateBytes()).putLong(diskBytes).flip();
+    return new SnapshotEntry(
+        l1Offset,
+        l1Entries,
+        takenSeconds,
+        takenNanos,
+        vmClockNanos,
+        vmStateBytes32,
+        extra,
+        id,
+        name);
+  }
+
   /** The id, made printable. */
   public String idText() {
     return Names.printable(id);

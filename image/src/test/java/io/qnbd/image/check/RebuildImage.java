@@ -55,6 +55,21 @@ final class RebuildImage {
     bytes = ByteBuffer.wrap(contents);
   }
 
+  private RebuildImage(byte[] contents) {
+    this.disk = new byte[0];
+    this.contents = contents;
+    this.bytes = ByteBuffer.wrap(contents);
+  }
+
+  /** The image's bytes alone: it may be too damaged to be read. */
+  static RebuildImage unread(MemoryStorage file) {
+    return new RebuildImage(file.bytes(0, (int) file.length()));
+  }
+
+  int refcountTableEntries() {
+    return bytes.getInt(HeaderLayout.REFCOUNT_TABLE_CLUSTERS_AT) * clusterBytes() / Long.BYTES;
+  }
+
   /** An image that was written to, with snapshots taken on the way. */
   static RebuildImage make(Shape shape, SeededRandom random) throws IOException {
     long clusters = 4L * shape.diskBytes() / shape.clusterBytes() + 64;

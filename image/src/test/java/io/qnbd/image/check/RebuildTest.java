@@ -257,7 +257,7 @@ final class RebuildTest {
       RebuildImage image = small(16);
       image.setRefcount(1, 0);
       damage.accept(image);
-      requireRefused(image, "too damaged to rebuild refcounts automatically: run `qemu-img check");
+      requireRefused(image, "too damaged to rebuild refcounts automatically: run `qnbd check");
     }
   }
 

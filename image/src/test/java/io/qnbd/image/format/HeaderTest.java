@@ -298,7 +298,7 @@ final class HeaderTest {
             assertThrows(
                     UnsupportedImageException.class, () -> header.requireWritable("disk.qcow2"))
                 .getMessage());
-    assertTrue(message.contains("`qemu-img check -r all`"), message);
+    assertTrue(message.contains("`qnbd check --repair all`"), message);
     plain(3, 12).build().requireWritable("disk.qcow2");
     // Dirty is no hindrance: opening for writing rebuilds the refcounts first.
     plain(3, 12).incompatibleFeatures(FeatureBits.DIRTY).build().requireWritable("disk.qcow2");
