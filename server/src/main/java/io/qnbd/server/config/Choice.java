@@ -3,6 +3,7 @@ package io.qnbd.server.config;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
 import java.util.Arrays;
@@ -23,6 +24,10 @@ public final class Choice {
 
   public static BackingPolicy backingPolicy(String text) {
     return parse(BackingPolicy.values(), text);
+  }
+
+  public static Preallocation preallocation(String text) {
+    return parse(Preallocation.values(), text);
   }
 
   public static RepairScope repairScope(String text) {
