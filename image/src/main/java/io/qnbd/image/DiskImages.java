@@ -4,7 +4,9 @@ import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.LayoutWalk;
 import io.qnbd.image.check.Repair;
+import io.qnbd.image.disk.Committing;
 import io.qnbd.image.disk.ImageFiles;
+import io.qnbd.image.disk.Rebasing;
 import io.qnbd.image.io.FileStorage;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -69,6 +71,37 @@ public final class DiskImages {
   /** Makes an image at {@code path}; fails when something is there already. */
   public static void create(Path path, CreateOptions options) throws IOException {
     ImageFiles.create(path, options);
+  }
+
+  /**
+   * Makes the disk of an image at rest larger or smaller. A crash in the middle leaves the old disk
+   * or the new one.
+   */
+  public static void resize(
+      Path path, OpenOptions options, ResizeOptions resize, ProgressListener progress)
+      throws IOException {
+    ImageFiles.resize(path, options, resize, progress);
+  }
+
+  /**
+   * Gives an image at rest another backing file, or none. The disk reads as before, at any moment
+   * and after a crash, unless the change is unsafe.
+   */
+  public static void rebase(
+      Path path, OpenOptions options, RebaseOptions rebase, ProgressListener progress)
+      throws IOException {
+    Rebasing.rebase(path, options, rebase, progress);
+  }
+
+  /**
+   * Writes what an image at rest has of its own into its backing file, which nobody may have open,
+   * and then empties the image. Other images with the same backing file are worthless afterwards.
+   *
+   * @param keep whether the image keeps what it has
+   */
+  public static void commit(Path path, OpenOptions options, boolean keep, ProgressListener progress)
+      throws IOException {
+    Committing.commit(path, options, keep, progress);
   }
 
   /** Describes the image at {@code path} without opening any file that the image names. */

@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.config.Choice;
@@ -81,6 +82,9 @@ public final class Qnbd implements Callable<Integer> {
         .addSubcommand(new InfoCommand(terminal))
         .addSubcommand(new CheckCommand(terminal))
         .addSubcommand(new MapCommand(terminal))
+        .addSubcommand(new ResizeCommand(terminal))
+        .addSubcommand(new RebaseCommand(terminal))
+        .addSubcommand(new CommitCommand(terminal))
         .addSubcommand(new SnapshotCommand(terminal))
         .addSubcommand(new CtlCommand(terminal))
         .addSubcommand(new CompletionCommand(terminal))
@@ -107,6 +111,7 @@ public final class Qnbd implements Callable<Integer> {
         .registerConverter(ExportArgument.class, orSentence(ExportArgument::parse))
         .registerConverter(ImageFormat.class, orSentence(Choice::format))
         .registerConverter(CacheMode.class, orSentence(Choice::cacheMode))
+        .registerConverter(Preallocation.class, orSentence(Choice::preallocation))
         .registerConverter(RepairScope.class, orSentence(Choice::repairScope))
         .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
         .registerConverter(Completion.class, orSentence(Completion::of))

@@ -99,7 +99,7 @@ final class Growth {
     if (bytes == oldBytes) {
       return;
     }
-    requireSizesOfSnapshots();
+    requireSizesOfSnapshots("grow");
     DiskImage backing = layers.backing();
     long oldEnd = geometry.offsetOf(geometry.clustersFor(oldBytes));
     if (!layers.zeroFlagKnown()
@@ -114,15 +114,15 @@ final class Growth {
   }
 
   /** A snapshot that doesn't say how long its disk is would take on the new size. */
-  private void requireSizesOfSnapshots() throws IOException {
+  void requireSizesOfSnapshots(String what) throws IOException {
     layers.metadata().lock();
     try {
       for (SnapshotEntry snapshot : layers.directory().entries()) {
         // QEMU believes no version 2 image to say it.
         if (!layers.zeroFlagKnown() || snapshot.virtualBytes().isEmpty()) {
           throw new UnsupportedImageException(
-              "%s: its disk can't grow because the snapshot %s does not record its own size"
-                  .formatted(layers.file().name(), snapshot.nameText()));
+              "%s: its disk can't %s because the snapshot %s does not record its own size"
+                  .formatted(layers.file().name(), what, snapshot.nameText()));
         }
       }
     } finally {
@@ -232,7 +232,7 @@ final class Growth {
     }
   }
 
-  private void setSize(long oldBytes, long bytes) throws IOException {
+  void setSize(long oldBytes, long bytes) throws IOException {
     layers.metadata().lock();
     try {
       writeHeader(oldBytes, bytes, layers.map().l1Entries(), layers.map().l1Offset());
@@ -246,8 +246,7 @@ final class Growth {
    * taken place all the same; then the old fields are written again, and if that fails too, nobody
    * knows which table the file has, and nothing more is written to it.
    */
-  private void writeHeader(long oldBytes, long bytes, int l1Entries, long l1Offset)
-      throws IOException {
+  void writeHeader(long oldBytes, long bytes, int l1Entries, long l1Offset) throws IOException {
     try {
       writeFields(bytes, l1Entries, l1Offset);
     } catch (IOException e) {

@@ -7,7 +7,9 @@ import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
+import io.qnbd.image.ResizeOptions;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.Rebuild;
@@ -50,7 +52,8 @@ public final class ImageFiles {
   /** Whether any image of the chain is. */
   private boolean encrypted;
 
-  private ImageFiles(BackingPolicy policy, ProgressListener progress) {
+  /** Opens the images of one chain. */
+  ImageFiles(BackingPolicy policy, ProgressListener progress) {
     this.policy = policy;
     this.progress = progress;
   }
@@ -92,6 +95,39 @@ public final class ImageFiles {
     }
   }
 
+  /** Resizes an image at rest; see {@link io.qnbd.image.DiskImages#resize}. */
+  public static void resize(
+      Path path, OpenOptions options, ResizeOptions resize, ProgressListener progress)
+      throws IOException {
+    try (DiskImage image = open(path, options, progress)) {
+      long old = image.virtualBytes();
+      long bytes = resize.bytes();
+      if (bytes < old && !resize.shrink()) {
+        throw new IOException(
+            "%s: its disk has %d bytes and would lose what lies behind %d; say --shrink if that is"
+                    .formatted(path, old, bytes)
+                + " meant");
+      }
+      if (image instanceof RawImage && resize.preallocation() == Preallocation.METADATA) {
+        throw new IOException(path + ": a raw image has no metadata to preallocate");
+      }
+      switch (image) {
+        case Qcow2Image qcow2 when bytes <= old && resize.shrink() -> qcow2.shrink(bytes);
+        case RawImage raw when bytes < old -> raw.shrink(bytes);
+        default -> image.resize(bytes);
+      }
+      if (bytes > old && resize.preallocation() != Preallocation.OFF) {
+        switch (image) {
+          case Qcow2Image qcow2 ->
+              qcow2.preallocate(old, bytes - old, resize.preallocation(), progress);
+          case RawImage raw -> raw.preallocate(old, bytes - old, resize.preallocation(), progress);
+          default -> throw new AssertionError("no such image can be preallocated: " + image);
+        }
+        image.flush();
+      }
+    }
+  }
+
   /** Opens and locks a file for a look at it; the caller closes it. */
   public static FileStorage openForReading(Path path, OpenOptions options) throws IOException {
     FileStorage file = FileStorage.open(path, true, CacheMode.WRITEBACK);
@@ -122,7 +158,8 @@ public final class ImageFiles {
     }
   }
 
-  private DiskImage openFile(Path path, OpenOptions options) throws IOException {
+  /** Opens an image of the chain with what lies below it. */
+  DiskImage openFile(Path path, OpenOptions options) throws IOException {
     FileStorage file = FileStorage.open(path, options.readOnly(), options.cacheMode());
     boolean done = false;
     try {
@@ -176,7 +213,7 @@ public final class ImageFiles {
   }
 
   /** Takes the locks that QEMU respects, for as long as the file is open. */
-  private static void lock(FileStorage file, OpenOptions options) throws IOException {
+  static void lock(FileStorage file, OpenOptions options) throws IOException {
     FileLocks.Use use = options.readOnly() ? FileLocks.Use.READER : FileLocks.Use.WRITER;
     if (!options.forceShare() && !FileLocks.lock(file, use)) {
       LOG.warn(
@@ -321,7 +358,7 @@ public final class ImageFiles {
   }
 
   /** The path of a file that an image names, if the policy allows it. */
-  private Path allowed(Path image, String what, String name) throws IOException {
+  Path allowed(Path image, String what, String name) throws IOException {
     if (policy == BackingPolicy.NONE) {
       throw new UnsupportedImageException(
           "%s: names the %s %s, and --backing-policy none forbids any"
@@ -397,7 +434,7 @@ public final class ImageFiles {
     }
   }
 
-  private static Path directoryOf(Path image) {
+  static Path directoryOf(Path image) {
     Path parent = image.toAbsolutePath().getParent();
     return parent == null ? image.toAbsolutePath() : parent;
   }

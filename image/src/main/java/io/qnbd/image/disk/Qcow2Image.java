@@ -9,6 +9,7 @@ import io.qnbd.image.ImageStats;
 import io.qnbd.image.MapSink;
 import io.qnbd.image.NoSpaceException;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
@@ -27,6 +28,8 @@ import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
 import io.qnbd.image.mapping.Mapping;
 import io.qnbd.image.mapping.SubclusterMap;
+import io.qnbd.image.metadata.HeaderRewrite;
+import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.refcount.AllocatorCounters;
 import io.qnbd.image.snapshot.SnapshotOperations;
 import java.io.IOException;
@@ -36,6 +39,7 @@ import java.util.Objects;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -98,6 +102,7 @@ public final class Qcow2Image implements DiskImage {
   private final SnapshotOperations snapshotOperations;
   private final ReentrantLock snapshotChange = new ReentrantLock();
   private final Growth growth;
+  private final Shrinking shrinking;
   private final DirtyBitmaps bitmaps;
 
   /** Set once a revert made another L1 table the active one: nothing may be written any more. */
@@ -143,6 +148,7 @@ public final class Qcow2Image implements DiskImage {
             this::flush);
     this.growth =
         new Growth(layers, clusters, reader, writer, zeroes, this::flush, this::afterChange);
+    this.shrinking = new Shrinking(layers, zeroes, growth, this::flush, this::afterChange);
   }
 
   /**
@@ -854,6 +860,79 @@ public final class Qcow2Image implements DiskImage {
     } finally {
       snapshotChange.unlock();
     }
+  }
+
+  /** Makes the disk smaller; what lies behind its new end is lost. The image must be at rest. */
+  void shrink(long bytes) throws IOException {
+    shrinking.check(bytes);
+    change(() -> {
+      long old = virtualBytes;
+      RangeLock.Hold all = clusters.acquire(0, Long.MAX_VALUE, true);
+      try {
+        virtualBytes = bytes; // which the header has even if what follows fails
+        shrinking.shrink(old, bytes);
+      } finally {
+        clusters.release(all);
+      }
+    });
+  }
+
+  /** Gives what reads as zeroes in the range host clusters, with space behind them or without. */
+  void preallocate(long offset, long bytes, Preallocation how, ProgressListener progress)
+      throws IOException {
+    Geometry geometry = layers.geometry();
+    if (geometry.extendedL2() && how != Preallocation.FULL) {
+      writeZeroes(offset, bytes, ZeroMode.KEEP_ALLOCATED);
+      return;
+    }
+    if (geometry.extendedL2()) {
+      for (long at = offset; at < offset + bytes; ) {
+        int piece = (int) Math.min(Zeroes.blockBytes(), offset + bytes - at);
+        write(at, Zeroes.buffer(piece));
+        at += piece;
+        progress.progress("preallocating", at - offset, bytes);
+      }
+      return;
+    }
+    beforeChange();
+    new Preallocating(layers, clusters, this::afterChange)
+        .run(geometry.clusterOf(offset), geometry.clustersFor(offset + bytes), how, progress);
+  }
+
+  // ---- changes at rest
+
+  /** What lies below; null for nothing. Closed with the image. */
+  @Nullable DiskImage backing() {
+    return layers.backing();
+  }
+
+  /** Replaces the header by another; durable when this returns. The image must be at rest. */
+  void changeHeader(UnaryOperator<Header> change) throws IOException {
+    beforeChange();
+    flush();
+    layers.metadata().lock();
+    try {
+      Header header = ImageFile.of(layers.file()).readHeader();
+      HeaderRewrite.write(layers.file(), change.apply(header));
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
+  /** Forgets all that the disk has of its own, so that it reads as what lies below. At rest. */
+  void empty(ProgressListener progress) throws IOException {
+    beforeChange();
+    for (int index = 0; index < layers.map().l1Entries(); index++) {
+      layers.metadata().lock();
+      try {
+        layers.map().dropTable(index);
+      } finally {
+        layers.metadata().unlock();
+      }
+      afterChange();
+      progress.progress("emptying", index + 1, layers.map().l1Entries());
+    }
+    flush();
   }
 
   // ---- dirty bitmaps

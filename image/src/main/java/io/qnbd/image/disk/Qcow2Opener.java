@@ -152,7 +152,7 @@ final class Qcow2Opener {
               + ": names the backing file "
               + name
               + " but not its format, which is never guessed: add it with"
-              + " `qemu-img rebase -u -F FORMAT -b BACKING IMAGE`");
+              + " `qnbd rebase -u -F FORMAT -b BACKING IMAGE`");
     }
     return switch (format) {
       case "qcow2" -> ImageFormat.QCOW2;

@@ -553,6 +553,25 @@ public final class ClusterMap {
     slices.markDirty(slice);
   }
 
+  /**
+   * Forgets the L2 table at {@code index} of the L1 table with all that it refers to. Nobody may
+   * look any of it up meanwhile.
+   */
+  public void dropTable(int index) throws IOException {
+    long table = L1Entry.tableOffset(l1[index]);
+    if (table == 0) {
+      return;
+    }
+    for (int at = 0; at < geometry.clusterBytes(); at += geometry.sliceBytes()) {
+      long[] words = slices.get(table + at).entries;
+      for (int i = 0; i < words.length; i += geometry.l2EntryWords()) {
+        release(words[i]);
+      }
+    }
+    setL1(index, 0);
+    allocator.release(geometry.clusterOf(table));
+  }
+
   /** Releases what an entry refers to. */
   void release(long old) {
     if (L2Entry.compressed(old)) {

@@ -6,12 +6,15 @@ import io.qnbd.image.ExtentState;
 import io.qnbd.image.ImageStats;
 import io.qnbd.image.MapExtent;
 import io.qnbd.image.MapSink;
+import io.qnbd.image.Preallocation;
+import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.ZeroRangeSink;
 import io.qnbd.image.commit.GroupCommit;
+import io.qnbd.image.create.Space;
 import io.qnbd.image.format.GrowRules;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.io.Storage;
@@ -291,6 +294,19 @@ public final class RawImage implements DiskImage {
     } finally {
       resizing.unlock();
     }
+  }
+
+  /** Makes the disk and its file shorter; what is behind the new end is lost. */
+  public void shrink(long bytes) throws IOException {
+    file.setLength(bytes);
+    file.sync();
+    virtualBytes = bytes;
+  }
+
+  /** Takes space on the host for the range, which reads as zeroes. */
+  public void preallocate(long offset, long bytes, Preallocation how, ProgressListener progress)
+      throws IOException {
+    Space.take(file, offset, bytes, how, progress);
   }
 
   @Override
