@@ -207,6 +207,19 @@ public interface DiskImage extends AutoCloseable {
   void resize(long bytes) throws IOException;
 
   /**
+   * Gives space that the image does not use back to the host and moves what stands at the end of
+   * its file forward, so that the file becomes shorter, while the disk is in use. A power cut in
+   * the middle loses nothing. Waits for a change of the snapshots or of the size that is under way.
+   *
+   * @param progress called on this thread
+   * @throws UnsupportedImageException when the format has nothing that could be moved
+   */
+  default Compaction compact(ProgressListener progress) throws IOException {
+    throw new UnsupportedImageException(
+        "a raw image is as long as its disk: there is nothing to compact");
+  }
+
+  /**
    * The persistent dirty bitmaps that may be believed, in the order of the image. Empty where the
    * format has none; on an image that was opened for writing, which does not keep them up to date;
    * and on an internal snapshot, which they do not describe.

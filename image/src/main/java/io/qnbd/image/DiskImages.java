@@ -83,6 +83,12 @@ public final class DiskImages {
     ImageFiles.resize(path, options, resize, progress);
   }
 
+  /** Compacts an image at rest; see {@link DiskImage#compact}. */
+  public static Compaction compact(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
+    return ImageFiles.compact(path, options, progress);
+  }
+
   /**
    * Gives an image at rest another backing file, or none. The disk reads as before, at any moment
    * and after a crash, unless the change is unsafe.

@@ -1,5 +1,6 @@
 package io.qnbd.server;
 
+import io.qnbd.image.Compaction;
 import io.qnbd.image.ImageReport.Snapshot;
 import io.qnbd.server.config.Sizes;
 import io.qnbd.server.control.MalformedJsonException;
@@ -85,6 +86,16 @@ final class CtlAnswer {
     return "the disk has "
         + Sizes.textWithBytes(bytes)
         + " now; clients see that when they connect again";
+  }
+
+  static String compacted(Map<String, Object> reply) throws MalformedJsonException {
+    if (!(reply.get("old-length") instanceof Long oldLength)
+        || !(reply.get("length") instanceof Long length)
+        || !(reply.get("moved") instanceof Long moved)
+        || !(reply.get("stayed") instanceof Long stayed)) {
+      throw new MalformedJsonException("the server's answer does not say what it did");
+    }
+    return CompactCommand.sentence(new Compaction(oldLength, length, moved, stayed));
   }
 
   static String reloaded(Map<String, Object> reply) throws MalformedJsonException {

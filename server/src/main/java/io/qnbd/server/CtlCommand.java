@@ -47,6 +47,7 @@ import picocli.CommandLine.ScopeType;
       "  qnbd ctl /run/qnbd.ctl stats",
       "  qnbd ctl /run/qnbd.ctl export add --create 10G scratch=scratch.qcow2",
       "  qnbd ctl /run/qnbd.ctl resize scratch 20G",
+      "  qnbd ctl /run/qnbd.ctl compact scratch",
       "  qnbd ctl /run/qnbd.ctl export remove scratch",
       "  qnbd ctl /run/qnbd.ctl clients",
       "  qnbd ctl /run/qnbd.ctl client disconnect 3",
@@ -123,6 +124,20 @@ final class CtlCommand {
           ByteCount size)
       throws IOException {
     return ask(new ControlRequest.Resize(export, size.bytes()), CtlAnswer::resized);
+  }
+
+  @Command(
+      name = "compact",
+      customSynopsis = "qnbd ctl SOCKET compact [-h] [--json] EXPORT",
+      header = "Give space that an export's image does not use back to the host.",
+      description = {
+        "Moves what stands at the end of the image's file forward, gives the space of free clusters"
+            + " back to the host and shortens the file, while clients use the disk. Returns when it"
+            + " is done. What snapshots share and compressed clusters stay where they are."
+      })
+  int compact(@Parameters(paramLabel = "EXPORT", description = "The export.") String export)
+      throws IOException {
+    return ask(new ControlRequest.Compact(export), CtlAnswer::compacted);
   }
 
   @Command(

@@ -85,6 +85,7 @@ public final class Qnbd implements Callable<Integer> {
         .addSubcommand(new ResizeCommand(terminal))
         .addSubcommand(new RebaseCommand(terminal))
         .addSubcommand(new CommitCommand(terminal))
+        .addSubcommand(new CompactCommand(terminal))
         .addSubcommand(new SnapshotCommand(terminal))
         .addSubcommand(new CtlCommand(terminal))
         .addSubcommand(new CompletionCommand(terminal))

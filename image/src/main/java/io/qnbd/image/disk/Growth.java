@@ -189,36 +189,42 @@ final class Growth {
       if (entries <= map.l1Entries()) {
         return;
       }
-      Geometry geometry = layers.geometry();
       long[] longer = Arrays.copyOf(map.l1(), entries);
-      HostRun run = layers.allocator().allocateContiguous(l1Clusters(entries));
-      long offset = geometry.offsetOf(run.first());
-      boolean durable = false;
-      try {
-        TableIo.write(layers.file(), offset, longer, 0, entries);
-        layers.file().sync();
-        durable = true;
-      } finally {
-        if (!durable) {
-          layers.allocator().giveBack(run);
-        }
-      }
-      boolean named = false;
-      try {
-        writeHeader(virtualBytes, virtualBytes, entries, offset);
-        named = true;
-      } finally {
-        if (!named) {
-          release(offset, entries); // not before a commit: the header may name it until then
-        }
-      }
-      long oldOffset = map.l1Offset();
-      int oldEntries = map.l1Entries();
-      map.replaceL1(offset, longer);
-      release(oldOffset, oldEntries);
+      moveL1(layers.allocator().allocateContiguous(l1Clusters(entries)), longer, virtualBytes);
     } finally {
       layers.metadata().unlock();
     }
+  }
+
+  /**
+   * Puts the L1 table, which may have become longer, into {@code run}; the metadata lock is held.
+   */
+  void moveL1(HostRun run, long[] table, long virtualBytes) throws IOException {
+    ClusterMap map = layers.map();
+    long offset = layers.geometry().offsetOf(run.first());
+    boolean durable = false;
+    try {
+      TableIo.write(layers.file(), offset, table, 0, table.length);
+      layers.file().sync();
+      durable = true;
+    } finally {
+      if (!durable) {
+        layers.allocator().giveBack(run);
+      }
+    }
+    boolean named = false;
+    try {
+      writeHeader(virtualBytes, virtualBytes, table.length, offset);
+      named = true;
+    } finally {
+      if (!named) {
+        release(offset, table.length); // not before a commit: the header may name it until then
+      }
+    }
+    long oldOffset = map.l1Offset();
+    int oldEntries = map.l1Entries();
+    map.replaceL1(offset, table);
+    release(oldOffset, oldEntries);
   }
 
   private int l1Clusters(int entries) {

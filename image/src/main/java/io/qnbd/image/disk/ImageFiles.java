@@ -2,6 +2,7 @@ package io.qnbd.image.disk;
 
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
+import io.qnbd.image.Compaction;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
@@ -93,6 +94,17 @@ public final class ImageFiles {
       lock(file, options);
       Rebuild.rebuild(file, progress);
     }
+  }
+
+  /** Compacts an image at rest; see {@link io.qnbd.image.DiskImages#compact}. */
+  public static Compaction compact(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
+    // With nothing reserved ahead, so that nothing but what is in use is in the way.
+    Compaction done;
+    try (DiskImage image = open(path, options.withRefReserve(0), progress)) {
+      done = image.compact(progress);
+    }
+    return done;
   }
 
   /** Resizes an image at rest; see {@link io.qnbd.image.DiskImages#resize}. */

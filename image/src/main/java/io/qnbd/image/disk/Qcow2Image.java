@@ -1,6 +1,7 @@
 package io.qnbd.image.disk;
 
 import io.qnbd.image.BitmapInfo;
+import io.qnbd.image.Compaction;
 import io.qnbd.image.DirtySink;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ExtentSink;
@@ -897,6 +898,18 @@ public final class Qcow2Image implements DiskImage {
     beforeChange();
     new Preallocating(layers, clusters, this::afterChange)
         .run(geometry.clusterOf(offset), geometry.clustersFor(offset + bytes), how, progress);
+  }
+
+  // ---- compacting
+
+  @Override
+  public Compaction compact(ProgressListener progress) throws IOException {
+    Compaction[] done = new Compaction[1];
+    change(() ->
+        done[0] =
+            new Compacting(layers, clusters, growth, this::flush, this::afterChange, progress)
+                .run(virtualBytes));
+    return done[0];
   }
 
   // ---- changes at rest

@@ -80,7 +80,9 @@ final class Shrinking {
   }
 
   private int l1EntriesFor(long bytes) {
-    return (int) HeaderRules.l1EntriesFor(bytes, layers.geometry().clusterBits(), layers.geometry().extendedL2());
+    return (int)
+        HeaderRules.l1EntriesFor(
+            bytes, layers.geometry().clusterBits(), layers.geometry().extendedL2());
   }
 
   private void releaseL1Tail(long l1Offset, int entries, int oldEntries) {

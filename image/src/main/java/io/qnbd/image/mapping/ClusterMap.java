@@ -587,6 +587,93 @@ public final class ClusterMap {
     }
   }
 
+  // ---- moving forward
+
+  /**
+   * Where the L2 table at {@code index} is, if nothing but the active L1 table names it; else 0.
+   */
+  public long soleTable(int index) {
+    return L1Entry.copied(l1[index]) ? L1Entry.tableOffset(l1[index]) : 0;
+  }
+
+  /** Puts the L2 table at {@code index}, a sole one, into another cluster. */
+  public void moveTable(int index, HostRun run) throws IOException {
+    long old = L1Entry.tableOffset(l1[index]);
+    long table = geometry.offsetOf(run.first());
+    try {
+      copyTable(old, table);
+    } catch (IOException e) {
+      allocator.giveBack(run);
+      throw e;
+    }
+    barrier.require();
+    slices.forget(table, geometry.clusterBytes());
+    setL1(index, L1Entry.of(table));
+    allocator.release(geometry.clusterOf(old));
+  }
+
+  /** The first guest cluster from there on, before {@code end}, that {@link #soleRun} is for. */
+  public long nextBehind(long cluster, long end, long target) throws IOException {
+    long at = cluster;
+    while (at < end && soleRun(at, 1, target) == 0) {
+      at++;
+    }
+    return at;
+  }
+
+  /**
+   * How many guest clusters from there on, in one slice, have host clusters of their own in a row,
+   * all of them from host cluster {@code target} on.
+   */
+  public int soleRun(long cluster, long max, long target) throws IOException {
+    if (tableMissing(cluster)) {
+      return 0;
+    }
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int words = geometry.l2EntryWords();
+    int index = words * indexInSlice(cluster);
+    int inSlice = clustersInSlice(cluster, max);
+    int count = 0;
+    while (count < inSlice) {
+      long entry = slice.entries[index + words * count];
+      long host = L2Entry.hostOffset(entry);
+      boolean follows =
+          ownsCluster(entry)
+              && geometry.clusterOf(host) >= target
+              && host == L2Entry.hostOffset(slice.entries[index]) + geometry.offsetOf(count);
+      if (!follows) {
+        break;
+      }
+      checkStandard(entry, cluster + count);
+      count++;
+    }
+    return count;
+  }
+
+  /** Where the cluster's own host cluster is. */
+  public long hostOffset(long cluster) throws IOException {
+    int index = geometry.l2EntryWords() * indexInSlice(cluster);
+    return L2Entry.hostOffset(slice(cluster).entries[index]);
+  }
+
+  /**
+   * Points guest clusters of a {@link #soleRun} at the clusters of {@code run}, into which their
+   * data was copied; what else their entries say stays.
+   */
+  public void relocate(long cluster, HostRun run) throws IOException {
+    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    int words = geometry.l2EntryWords();
+    int index = words * indexInSlice(cluster);
+    for (int i = 0; i < run.count(); i++) {
+      long old = slice.entries[index + words * i];
+      long host = L2Entry.hostOffset(old);
+      slice.entries[index + words * i] = old - host + geometry.offsetOf(run.first() + i);
+      allocator.release(geometry.clusterOf(host));
+    }
+    barrier.require();
+    slices.markDirty(slice);
+  }
+
   // ---- snapshots
 
   /** The L1 table as it is now. */

@@ -416,6 +416,88 @@ public final class Allocator {
     }
   }
 
+  /** Whether the cluster is counted as used. */
+  public boolean inUse(long cluster) throws IOException {
+    return blocks.count(cluster) != 0;
+  }
+
+  /**
+   * Takes the lowest free clusters, up to {@code wanted} in a row and all below {@code limit},
+   * which is inside the file; null when none is free there. What guests have reserved is not free.
+   */
+  public @Nullable HostRun allocateBelow(int wanted, long limit) throws IOException {
+    while (searchFrom < limit && !free(searchFrom)) {
+      searchFrom++;
+    }
+    long first = searchFrom;
+    int count = 0;
+    while (count < wanted && first + count < limit && free(first + count)) {
+      count++;
+    }
+    return count == 0 ? null : take(first, count);
+  }
+
+  /** Takes {@code count} free clusters in a row below {@code limit}; null where there are none. */
+  public @Nullable HostRun allocateContiguousBelow(int count, long limit) throws IOException {
+    int found = 0;
+    for (long cluster = searchFrom; cluster < limit; cluster++) {
+      found = free(cluster) ? found + 1 : 0;
+      if (found == count) {
+        return take(cluster + 1 - count, count);
+      }
+    }
+    return null;
+  }
+
+  private boolean free(long cluster) throws IOException {
+    return blocks.hasBlock(cluster) && blocks.count(cluster) == 0;
+  }
+
+  private HostRun take(long first, int count) throws IOException {
+    for (long cluster = first; cluster < first + count; cluster++) {
+      blocks.set(cluster, 1);
+    }
+    if (!lazy) {
+      blocks.writeDirty();
+    }
+    barrier.require();
+    counters.reserved += count;
+    counters.allocated += count;
+    return new HostRun(first, count);
+  }
+
+  /**
+   * Moves refcount blocks and the refcount table from {@code target} on to free clusters before it.
+   *
+   * @return how many clusters were moved
+   */
+  public long moveRefcountsBelow(long target) throws IOException {
+    long moved = 0;
+    for (int index = 0; index < blocks.tableEntries(); index++) {
+      if (blocks.blockCluster(index) >= target) {
+        HostRun run = allocateBelow(1, target);
+        if (run == null) {
+          return moved;
+        }
+        release(blocks.moveBlock(index, run.first()));
+        barrier.require();
+        moved++;
+      }
+    }
+    int tableClusters = blocks.tableClusters();
+    if (geometry.clusterOf(blocks.tableOffset()) + tableClusters > target) {
+      HostRun run = allocateContiguousBelow(tableClusters, target);
+      if (run != null) {
+        for (long cluster : blocks.moveTable(run.first(), header)) {
+          release(cluster);
+        }
+        barrier.require();
+        moved += tableClusters;
+      }
+    }
+    return moved;
+  }
+
   /** Makes the file long enough; it may be longer, by tables that were put behind. */
   private void extendTo(long endCluster) throws IOException {
     long bytes = geometry.offsetOf(endCluster);

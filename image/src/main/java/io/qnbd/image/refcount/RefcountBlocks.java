@@ -208,6 +208,55 @@ public final class RefcountBlocks {
     file.write(tableOffset + (long) index * Long.BYTES, bytes);
   }
 
+  int tableClusters() {
+    return (int) geometry.clustersFor((long) table.length * Long.BYTES);
+  }
+
+  /** Where the block is that the table names at {@code index}; 0 where there is none. */
+  long blockCluster(int index) {
+    return geometry.clusterOf(table[index]);
+  }
+
+  /**
+   * Puts a block into {@code cluster}, which is counted already. The copy, and all counts that were
+   * changed before, are durable before the table's entry is written. Counts that are raised later
+   * are durable no sooner than that entry, by the sync that makes them so.
+   *
+   * @return the block's old cluster, to be released
+   */
+  long moveBlock(int index, long cluster) throws IOException {
+    Block block = block(index);
+    writeDirty();
+    file.write(geometry.offsetOf(cluster), ByteBuffer.wrap(block.bytes));
+    file.sync();
+    long old = geometry.clusterOf(table[index]);
+    writeTableEntry(index, geometry.offsetOf(cluster));
+    table[index] = geometry.offsetOf(cluster);
+    writes += 2;
+    return old;
+  }
+
+  /**
+   * Puts the table into clusters from {@code first} on, which are counted already; durable before
+   * the header names it.
+   *
+   * @return the table's old clusters, to be released
+   */
+  long[] moveTable(long first, HeaderFields header) throws IOException {
+    writeDirty();
+    long offset = geometry.offsetOf(first);
+    TableIo.write(file, offset, table, 0, table.length);
+    file.sync();
+    header.setRefcountTable(offset, tableClusters());
+    long[] old = new long[tableClusters()];
+    for (int i = 0; i < old.length; i++) {
+      old[i] = geometry.clusterOf(tableOffset) + i;
+    }
+    writes += 2;
+    tableOffset = offset;
+    return old;
+  }
+
   /** Where a longer table goes and what it needs: see {@link #grow}. */
   public record Growth(long firstCluster, int blocks, int tableClusters) {
     public long end() {

@@ -64,11 +64,29 @@ public final class SnapshotDirectory {
 
   /** Makes {@code replacement} the snapshots of the image; durable when this returns. */
   void replace(List<SnapshotEntry> replacement, Allocator allocator) throws IOException {
+    long bytes = new SnapshotTable(replacement).bytes();
+    HostRun run =
+        bytes == 0 ? null : allocator.allocateContiguous((int) geometry.clustersFor(bytes));
+    replace(replacement, run, allocator);
+  }
+
+  /** Moves the table before host cluster {@code target}, if it is behind and there is room. */
+  public void moveBelow(long target, Allocator allocator) throws IOException {
+    int clusters = (int) geometry.clustersFor(tableBytes);
+    if (clusters > 0 && geometry.clusterOf(tableOffset) + clusters > target) {
+      HostRun run = allocator.allocateContiguousBelow(clusters, target);
+      if (run != null) {
+        replace(entries, run, allocator);
+      }
+    }
+  }
+
+  private void replace(List<SnapshotEntry> replacement, @Nullable HostRun run, Allocator allocator)
+      throws IOException {
     SnapshotTable table = new SnapshotTable(replacement);
     long bytes = table.bytes();
     long newOffset = 0;
-    if (bytes > 0) {
-      HostRun run = allocator.allocateContiguous((int) geometry.clustersFor(bytes));
+    if (run != null) {
       newOffset = geometry.offsetOf(run.first());
       file.write(newOffset, table.encode());
     }

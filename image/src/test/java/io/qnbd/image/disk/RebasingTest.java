@@ -9,8 +9,8 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
-import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.RebaseOptions;
 import io.qnbd.image.UnsupportedImageException;
@@ -25,6 +25,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -55,7 +56,7 @@ final class RebasingTest {
             false,
             backing == null ? null : Path.of(backing),
             backing == null ? null : ImageFormat.QCOW2,
-            Preallocation.OFF));
+            false));
     return path;
   }
 
@@ -86,7 +87,8 @@ final class RebasingTest {
   }
 
   private static @Nullable String backing(Path path) throws IOException {
-    return DiskImages.inspect(path, OPTIONS.withReadOnly(true)).qcow2().backingFile();
+    ImageReport report = DiskImages.inspect(path, OPTIONS.withReadOnly(true));
+    return Objects.requireNonNull(report.qcow2()).backingFile();
   }
 
   private static void rebase(Path path, @Nullable String backing, boolean unsafe)

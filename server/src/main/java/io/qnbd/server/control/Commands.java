@@ -1,7 +1,9 @@
 package io.qnbd.server.control;
 
+import io.qnbd.image.Compaction;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageReport.Snapshot;
+import io.qnbd.image.ProgressListener;
 import io.qnbd.image.Snapshots;
 import io.qnbd.server.export.Export;
 import io.qnbd.server.export.ExportSettings;
@@ -66,6 +68,8 @@ final class Commands {
       }
       case ControlRequest.Resize(String export, long bytes) ->
           server.use(export, used -> resize(used.export(), bytes));
+      case ControlRequest.Compact(String export) ->
+          server.use(export, used -> compact(used.export().image()));
       case ControlRequest.Reload() -> JsonLine.of(server.reload()::write);
       case ControlRequest.Clients() -> listClients(server.clients());
       case ControlRequest.Disconnect(long client) -> {
@@ -148,6 +152,16 @@ final class Commands {
     }
     image.resize(bytes);
     return JsonLine.of(json -> json.writeNumberProperty("size", image.virtualBytes()));
+  }
+
+  private static String compact(DiskImage image) throws IOException {
+    Compaction done = image.compact(ProgressListener.NONE);
+    return JsonLine.of(json -> {
+      json.writeNumberProperty("old-length", done.oldFileBytes());
+      json.writeNumberProperty("length", done.fileBytes());
+      json.writeNumberProperty("moved", done.movedClusters());
+      json.writeNumberProperty("stayed", done.stayedClusters());
+    });
   }
 
   private String stats(@Nullable String export) throws IOException {

@@ -52,6 +52,9 @@ public sealed interface ControlRequest {
   /** Make an export's disk larger. */
   record Resize(String export, long bytes) implements ControlRequest {}
 
+  /** Give what an export's image does not use back to the host. */
+  record Compact(String export) implements ControlRequest {}
+
   /** Read the configuration file again. */
   record Reload() implements ControlRequest {}
 
@@ -85,6 +88,7 @@ public sealed interface ControlRequest {
             json.writeStringProperty("export", export);
             json.writeNumberProperty("size", bytes);
           });
+      case Compact(String export) -> line("compact", export, null, null);
       case Reload() -> line("reload", null, null, null);
       case Clients() -> line("clients", null, null, null);
       case Disconnect(long client) ->
@@ -134,6 +138,7 @@ public sealed interface ControlRequest {
           case "export-add" -> new AddExport(members.takeAll());
           case "export-remove" -> new RemoveExport(members.take("export"));
           case "resize" -> new Resize(members.take("export"), members.takeNumber("size"));
+          case "compact" -> new Compact(members.take("export"));
           case "reload" -> new Reload();
           case "clients" -> new Clients();
           case "client-disconnect" -> new Disconnect(members.takeNumber("id"));

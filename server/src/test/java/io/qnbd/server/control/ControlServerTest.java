@@ -237,6 +237,7 @@ final class ControlServerTest {
         "{\"command\": \"snapshot-create\", \"export\": \"a\"}",
         "{\"command\": \"resize\", \"export\": \"a\", \"size\": \"1G\"}",
         "{\"command\": \"resize\", \"export\": \"a\"}",
+        "{\"command\": \"compact\"}",
         "{\"command\": \"client-disconnect\", \"id\": \"1\"}",
         "{\"command\": \"export-remove\"}",
         "{\"command\": \"reload\", \"file\": \"x\"}",
