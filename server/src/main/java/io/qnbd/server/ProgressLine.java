@@ -28,12 +28,17 @@ final class ProgressLine implements ProgressListener, AutoCloseable {
   private long shownAt;
 
   ProgressLine(Terminal terminal, Path image) {
+    this(terminal, image.toString());
+  }
+
+  /** For what need not be a file: the URI of an export. */
+  ProgressLine(Terminal terminal, String image) {
     this(terminal, image, System::nanoTime);
   }
 
-  ProgressLine(Terminal terminal, Path image, LongSupplier nanoTime) {
+  ProgressLine(Terminal terminal, String image, LongSupplier nanoTime) {
     this.terminal = terminal;
-    this.image = Printable.text(image.toString());
+    this.image = Printable.text(image);
     this.nanoTime = nanoTime;
     this.start = nanoTime.getAsLong();
   }

@@ -4,7 +4,6 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import java.io.PrintWriter;
 import java.io.StringWriter;
-import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
@@ -16,8 +15,7 @@ final class ProgressLineTest {
   private ProgressLine line(boolean watched) {
     Terminal terminal =
         new Terminal(new PrintWriter(new StringWriter()), new PrintWriter(err), watched);
-    return new ProgressLine(
-        terminal, Path.of("a.qcow2"), () -> TimeUnit.MILLISECONDS.toNanos(millis.get()));
+    return new ProgressLine(terminal, "a.qcow2", () -> TimeUnit.MILLISECONDS.toNanos(millis.get()));
   }
 
   @Test
