@@ -86,6 +86,9 @@ final class CheckCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
+    if (repair != null && forceShare) {
+      throw new UsageException("an image that is open elsewhere can't be repaired: leave -U out");
+    }
     OpenOptions options =
         OpenOptions.DEFAULT.withFormat(format).withReadOnly(true).withForceShare(forceShare);
     if (DiskImages.inspect(path, options).format() == ImageFormat.RAW) {
@@ -109,9 +112,6 @@ final class CheckCommand implements Callable<Integer> {
   }
 
   private int repair(RepairScope scope) throws IOException {
-    if (forceShare) {
-      throw new UsageException("an image that is open elsewhere can't be repaired: leave -U out");
-    }
     RepairReport report;
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
       report = DiskImages.repair(path, scope, progress);

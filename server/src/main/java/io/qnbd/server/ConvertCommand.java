@@ -268,7 +268,7 @@ final class ConvertCommand implements Callable<Integer> {
     settings.add("backing_file", backingFile);
     settings.add("backing_fmt", backingFormat);
     settings.add("compression_type", compressionType);
-    CreateOptions options = settings.toOptions(format, sizeFor(format, from.virtualBytes()));
+    CreateOptions options = settings.toOptions(format, sizeFor(format, from.virtualBytes()), null);
     boolean overlay = options.backingFile() != null;
     try (PartialFile partial = new PartialFile(path, force)) {
       DiskImages.create(partial.path(), options);

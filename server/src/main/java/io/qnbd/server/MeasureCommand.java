@@ -168,6 +168,6 @@ final class MeasureCommand implements Callable<Integer> {
   private CreateOptions options(long bytes) {
     CreateSettings settings = new CreateSettings();
     properties.forEach(settings::addList);
-    return settings.toOptions(targetFormat, bytes);
+    return settings.toOptions(targetFormat, bytes, null);
   }
 }

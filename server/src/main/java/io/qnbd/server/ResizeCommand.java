@@ -96,6 +96,7 @@ final class ResizeCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
+    parsedSize(); // a size that makes no sense is no matter of the image
     OpenOptions options = OpenOptions.DEFAULT.withFormat(format).withBackingPolicy(backingPolicy);
     long old = DiskImages.inspect(path, options.withReadOnly(true)).virtualBytes();
     long bytes = newBytes(old);
@@ -121,15 +122,19 @@ final class ResizeCommand implements Callable<Integer> {
     return ExitCode.OK;
   }
 
-  private long newBytes(long old) {
-    char sign = size.isEmpty() ? '=' : size.charAt(0);
-    boolean relative = sign == '+' || sign == '-';
-    long bytes;
+  /** The size without its sign. */
+  private long parsedSize() {
+    boolean relative = size.startsWith("+") || size.startsWith("-");
     try {
-      bytes = Sizes.parse(relative ? size.substring(1) : size);
+      return Sizes.parse(relative ? size.substring(1) : size);
     } catch (IllegalArgumentException e) {
       throw new UsageException("the size: " + e.getMessage());
     }
+  }
+
+  private long newBytes(long old) {
+    char sign = size.isEmpty() ? '=' : size.charAt(0);
+    long bytes = parsedSize();
     if (sign == '-' && bytes > old) {
       throw new UsageException(
           "the disk has %s and can't lose %s".formatted(Sizes.text(old), Sizes.text(bytes)));

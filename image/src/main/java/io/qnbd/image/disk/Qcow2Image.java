@@ -865,6 +865,7 @@ public final class Qcow2Image implements DiskImage {
 
   /** Makes the disk smaller; what lies behind its new end is lost. The image must be at rest. */
   void shrink(long bytes) throws IOException {
+    requireClustersOfOneKind("made smaller");
     shrinking.check(bytes);
     change(() -> {
       long old = virtualBytes;
@@ -900,10 +901,31 @@ public final class Qcow2Image implements DiskImage {
         .run(geometry.clusterOf(offset), geometry.clustersFor(offset + bytes), how, progress);
   }
 
+  /**
+   * Moving clusters and dropping whole tables takes them as they are: an encrypted cluster can't be
+   * read at another place, and an entry with subclusters is more than an offset.
+   */
+  private void requireClustersOfOneKind(String what) throws UnsupportedImageException {
+    String reason = null;
+    if (layers.dataFile() != null) {
+      reason = "has an external data file";
+    } else if (layers.cryptMethod() != 0) {
+      reason = "is encrypted";
+    } else if (layers.map().subclusters() != null) {
+      reason = "has extended L2 entries";
+    }
+    if (reason != null) {
+      throw new UnsupportedImageException(
+          "%s: %s and can't be %s; qnbd convert makes a copy"
+              .formatted(layers.file().name(), reason, what));
+    }
+  }
+
   // ---- compacting
 
   @Override
   public Compaction compact(ProgressListener progress) throws IOException {
+    requireClustersOfOneKind("compacted");
     Compaction[] done = new Compaction[1];
     change(() ->
         done[0] =

@@ -203,7 +203,7 @@ final class RemoteConnection implements Closeable {
     } catch (IOException _) {
       // what failed first counts
     }
-    if (Thread.currentThread() != receiver) {
+    if (!Thread.currentThread().equals(receiver)) {
       return; // it ends too, and is the last that touches the requests
     }
     IOException first = broken;
