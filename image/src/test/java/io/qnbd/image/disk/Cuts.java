@@ -47,6 +47,10 @@ final class Cuts {
   private final Supplier<SnapshotBook.State> snapshots;
   private final List<Cut> cuts = new ArrayList<>();
   private GuestModel.@Nullable Allowed otherDisk;
+
+  /** What the raw image held when the run began, if a cut came before it. */
+  private byte @Nullable [] rawBefore;
+
   private long bytesMin;
   private long bytesMax;
 
@@ -147,10 +151,30 @@ final class Cuts {
     requireAllowed(cut.disks(), Arrays.copyOf(disk, model.bytes()));
     MemoryStorage raw = engine.rawImage();
     if (raw != null) {
-      requireAllowed(cut.disks(), raw.bytes(0, model.bytes()));
+      requireAllowed(cut.disks(), settled(raw.bytes(0, model.bytes()), disk));
     }
     SnapshotBook.State snapshots = cut.snapshots().check(found, guest.engine.base());
     useAgain(engine, cut.file(), disk, findings.leaks(), snapshots);
+  }
+
+  /**
+   * A raw image, with what nobody has written since the cut before taken from the disk: a write
+   * that was not acknowledged may have reached the raw image and not the tables, and that cut has
+   * allowed the one to be new and the other old.
+   */
+  private byte[] settled(byte[] raw, byte[] disk) {
+    byte[] before = rawBefore;
+    if (before == null) {
+      return raw;
+    }
+    byte[] settled = raw.clone();
+    for (int at = 0; at < raw.length; at += GuestModel.SECTOR_BYTES) {
+      int end = at + GuestModel.SECTOR_BYTES;
+      if (Arrays.equals(raw, at, end, before, at, end)) {
+        System.arraycopy(disk, at, settled, at, GuestModel.SECTOR_BYTES);
+      }
+    }
+    return settled;
   }
 
   private static void requireAllowed(List<GuestModel.Allowed> disks, byte[] disk) {
@@ -181,6 +205,8 @@ final class Cuts {
     boolean again = random.chance(5);
     CrashStorage storage = again ? new CrashStorage(file) : null;
     Cuts second = new Cuts(guest.with(engine), next, random.split(), () -> snapshots);
+    MemoryStorage raw = engine.rawImage();
+    second.rawBefore = raw == null ? null : raw.bytes(0, model.bytes());
     if (storage != null) {
       storage.watch(second.sometimes(10, 3)); // also while a dirty image is rebuilt
     }
