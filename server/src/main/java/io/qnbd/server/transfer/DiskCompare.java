@@ -103,7 +103,9 @@ public final class DiskCompare {
     private long compareData(long offset, int bytes) throws IOException {
       longer.read(offset, one.slice(0, bytes));
       int there = Math.clamp(other.virtualBytes() - offset, 0, bytes);
-      other.read(offset, two.slice(0, there));
+      if (there > 0) {
+        other.read(offset, two.slice(0, there));
+      }
       long differs = MemorySegment.mismatch(oneMemory, 0, there, twoMemory, 0, there);
       if (differs < 0 && there < bytes) {
         long rest = ZeroScan.firstNonZero(oneMemory.asSlice(there), bytes - (long) there);
