@@ -124,6 +124,7 @@ final class ServeCommand implements Callable<Integer> {
   @Option(
       names = "--fast-path",
       paramLabel = "on|off",
+      arity = "1",
       converter = OnOff.class,
       description = {
         "Whether small requests that need not wait for the disk are done by the thread that "
