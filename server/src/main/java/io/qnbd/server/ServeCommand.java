@@ -2,6 +2,7 @@ package io.qnbd.server;
 
 import io.qnbd.image.Passphrase;
 import io.qnbd.protocol.handshake.TlsMode;
+import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.ConfigFile;
 import io.qnbd.server.config.ExportPlan;
 import io.qnbd.server.config.ServerConfig;
@@ -124,13 +125,11 @@ final class ServeCommand implements Callable<Integer> {
   @Option(
       names = "--fast-path",
       paramLabel = "on|off",
-      arity = "1",
-      converter = OnOff.class,
       description = {
         "Whether small requests that need not wait for the disk are done by the thread that "
             + "receives them. Off hands each to a worker: slower, for comparison. Default: on."
       })
-  private @Nullable Boolean fastPath;
+  private @Nullable String fastPath;
 
   @Option(
       names = "--max-connections",
@@ -226,7 +225,7 @@ final class ServeCommand implements Callable<Integer> {
       limits = limits.withConnectionsMax(connectionsMax);
     }
     if (fastPath != null) {
-      limits = limits.withFastPath(fastPath);
+      limits = limits.withFastPath(onOff("--fast-path", fastPath));
     }
     TlsFiles tlsFiles = tlsOptions.files();
     TlsMode tls = tlsOptions.mode();
@@ -242,6 +241,15 @@ final class ServeCommand implements Callable<Integer> {
         tls,
         tlsFiles,
         file);
+  }
+
+  /** Not a boolean option, which picocli would take for a flag. */
+  private static boolean onOff(String option, String value) {
+    try {
+      return Choice.onOff(value);
+    } catch (IllegalArgumentException e) {
+      throw new UsageException(option + ": " + e.getMessage());
+    }
   }
 
   private static void requireRange(String option, long value, long min, long max) {
