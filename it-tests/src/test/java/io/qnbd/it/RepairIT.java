@@ -87,7 +87,13 @@ final class RepairIT {
   void leaksAreGivenBackAndNothingElseIsTouched() throws IOException {
     try (Images images = Images.inMemory()) {
       Path image = image(images);
-      damage(image, file -> set(file, refcountBlock(file) + 256, 0x0001_0001_0001_0001L));
+      damage(
+          image,
+          file -> {
+            long end = Math.ceilDiv(file.length(), 65536); // in clusters; a count has two bytes
+            set(file, refcountBlock(file) + 2 * end, 0x0001_0001_0001_0001L);
+            file.setLength((end + 4) << 16);
+          });
       QnbdProcess.run("check", image.toString()).mustExit(3);
       Shell.Result json =
           QnbdProcess.run("check", "--json", "-r", "leaks", image.toString()).mustExit(0);
