@@ -12,9 +12,12 @@ import io.qnbd.server.manual.Completion;
 import io.qnbd.server.net.ListenAddress;
 import java.io.IOException;
 import java.io.InputStream;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.function.Function;
 import picocli.CommandLine;
@@ -57,8 +60,13 @@ import picocli.CommandLine.UnmatchedArgumentException;
       "  qnbd snapshot create disk.qcow2 today  keep the disk as it is now"
     })
 public final class Qnbd implements Callable<Integer> {
+  /** How the object behind each command is made, in the order of the help text. */
+  private static final Map<String, Function<Terminal, Object>> COMMANDS = commands();
+
+  /** These tell of all the commands, so they need them. */
+  private static final Set<String> NEED_ALL = Set.of("completion", "man");
+
   private final Terminal terminal;
-  private final CommandLine commandLine;
 
   @Option(
       names = "--verbose",
@@ -72,27 +80,53 @@ public final class Qnbd implements Callable<Integer> {
       description = "Log everything, and print the trace of a failure.")
   private boolean debug;
 
-  @SuppressWarnings("this-escape") // picocli keeps the object and calls it from run() only
   Qnbd(Terminal terminal) {
     this.terminal = terminal;
-    commandLine = new CommandLine(this);
-    commandLine
-        .addSubcommand(new ServeCommand(terminal))
-        .addSubcommand(new CreateCommand(terminal))
-        .addSubcommand(new InfoCommand(terminal))
-        .addSubcommand(new CheckCommand(terminal))
-        .addSubcommand(new MapCommand(terminal))
-        .addSubcommand(new ResizeCommand(terminal))
-        .addSubcommand(new RebaseCommand(terminal))
-        .addSubcommand(new CommitCommand(terminal))
-        .addSubcommand(new CompactCommand(terminal))
-        .addSubcommand(new ConvertCommand(terminal))
-        .addSubcommand(new CompareCommand(terminal))
-        .addSubcommand(new MeasureCommand(terminal))
-        .addSubcommand(new SnapshotCommand(terminal))
-        .addSubcommand(new CtlCommand(terminal))
-        .addSubcommand(new CompletionCommand(terminal))
-        .addSubcommand(new ManCommand(terminal));
+  }
+
+  private static Map<String, Function<Terminal, Object>> commands() {
+    Map<String, Function<Terminal, Object>> commands = new LinkedHashMap<>();
+    commands.put("serve", ServeCommand::new);
+    commands.put("create", CreateCommand::new);
+    commands.put("info", InfoCommand::new);
+    commands.put("check", CheckCommand::new);
+    commands.put("map", MapCommand::new);
+    commands.put("resize", ResizeCommand::new);
+    commands.put("rebase", RebaseCommand::new);
+    commands.put("commit", CommitCommand::new);
+    commands.put("compact", CompactCommand::new);
+    commands.put("convert", ConvertCommand::new);
+    commands.put("compare", CompareCommand::new);
+    commands.put("measure", MeasureCommand::new);
+    commands.put("snapshot", SnapshotCommand::new);
+    commands.put("ctl", CtlCommand::new);
+    commands.put("completion", CompletionCommand::new);
+    commands.put("man", ManCommand::new);
+    return commands;
+  }
+
+  /**
+   * The commands that the arguments may need. picocli examines a command's class when it is added,
+   * which for all of them takes longer than everything else until a server is ready.
+   */
+  private static Set<String> needed(String[] arguments) {
+    for (String argument : arguments) {
+      if (!argument.startsWith("-")) {
+        return COMMANDS.containsKey(argument) && !NEED_ALL.contains(argument)
+            ? Set.of(argument)
+            : COMMANDS.keySet();
+      }
+    }
+    return COMMANDS.keySet();
+  }
+
+  private CommandLine commandLine(Set<String> names) {
+    CommandLine commandLine = new CommandLine(this);
+    COMMANDS.forEach((name, make) -> {
+      if (names.contains(name)) {
+        commandLine.addSubcommand(name, make.apply(terminal));
+      }
+    });
     commandLine
         .getCommandSpec()
         .addOption(
@@ -107,7 +141,7 @@ public final class Qnbd implements Callable<Integer> {
                 .description("Show the version.")
                 .build())
         .versionProvider(() -> new String[] {"qnbd " + version()});
-    commandLine
+    return commandLine
         .setOut(terminal.out())
         .setErr(terminal.err())
         .registerConverter(ByteCount.class, orSentence(ByteCount::parse))
@@ -132,7 +166,7 @@ public final class Qnbd implements Callable<Integer> {
 
   /** Runs one command line and returns its exit code. */
   int run(String... args) {
-    int code = commandLine.execute(args);
+    int code = commandLine(needed(args)).execute(args);
     terminal.out().flush();
     terminal.err().flush();
     return code;
@@ -140,13 +174,13 @@ public final class Qnbd implements Callable<Integer> {
 
   /** For tests of the help texts. */
   CommandLine commandLine() {
-    return commandLine;
+    return commandLine(COMMANDS.keySet());
   }
 
   /** Without a command there is nothing to do but to say which there are. */
   @Override
   public Integer call() {
-    commandLine.usage(terminal.err());
+    commandLine().usage(terminal.err());
     return ExitCode.USAGE;
   }
 

@@ -93,13 +93,8 @@ final class Posix {
   private static final MethodHandle CLOSE = call("close", JAVA_INT, JAVA_INT);
   private static final MethodHandle PREAD =
       call("pread", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
-  private static final @Nullable MethodHandle PREADV2 =
-      callIfThere("preadv2", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT, JAVA_LONG, JAVA_INT);
   private static final MethodHandle PWRITE =
       call("pwrite", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
-  private static final MethodHandle FALLOCATE =
-      call("fallocate", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG);
-  private static final MethodHandle FTRUNCATE = call("ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
   private static final MethodHandle FDATASYNC = call("fdatasync", JAVA_INT, JAVA_INT);
   private static final MethodHandle FSYNC = call("fsync", JAVA_INT, JAVA_INT);
   private static final MethodHandle LSEEK = call("lseek", JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_INT);
@@ -107,15 +102,6 @@ final class Posix {
       call("fcntl", JAVA_INT, List.of(JAVA_INT, JAVA_INT, ADDRESS), 2);
   private static final MethodHandle STATX =
       call("statx", JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT, ADDRESS);
-
-  /** These two do not report through errno. */
-  private static final MethodHandle FADVISE =
-      plain(
-          "posix_fadvise",
-          FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_INT));
-
-  private static final MethodHandle STRERROR =
-      plain("strerror", FunctionDescriptor.of(ADDRESS, JAVA_INT));
 
   private static final VarHandle ERRNO =
       Linker.Option.captureStateLayout()
@@ -233,7 +219,7 @@ final class Posix {
    * @return the bytes read, which may be fewer than asked for any reason, or an error
    */
   static long tryRead(int fd, long at, ByteBuffer target) {
-    MethodHandle call = PREADV2;
+    MethodHandle call = Preadv2.CALL;
     if (call == null) {
       return -ENOSYS;
     }
@@ -332,7 +318,7 @@ final class Posix {
     try {
       int result;
       do {
-        result = negated((int) FALLOCATE.invokeExact(state(), fd, mode, at, bytes));
+        result = negated((int) Fallocate.CALL.invokeExact(state(), fd, mode, at, bytes));
       } while (result == -EINTR);
       return result;
     } catch (Throwable e) {
@@ -344,7 +330,7 @@ final class Posix {
     try {
       int result;
       do {
-        result = negated((int) FTRUNCATE.invokeExact(state(), fd, bytes));
+        result = negated((int) Ftruncate.CALL.invokeExact(state(), fd, bytes));
       } while (result == -EINTR);
       return result;
     } catch (Throwable e) {
@@ -418,7 +404,7 @@ final class Posix {
   /** Starts reading the range into the page cache; a range of 0 bytes reaches to the end. */
   static int prefetch(int fd, long at, long bytes) {
     try {
-      return -(int) FADVISE.invokeExact(fd, at, bytes, FADVISE_WILLNEED);
+      return -(int) Fadvise.CALL.invokeExact(fd, at, bytes, FADVISE_WILLNEED);
     } catch (Throwable e) {
       throw unexpected(e);
     }
@@ -513,7 +499,7 @@ final class Posix {
 
   static String reason(int errno) {
     try {
-      MemorySegment text = (MemorySegment) STRERROR.invokeExact(errno);
+      MemorySegment text = (MemorySegment) Strerror.CALL.invokeExact(errno);
       return text.reinterpret(256).getString(0);
     } catch (Throwable e) {
       throw unexpected(e);
@@ -577,6 +563,36 @@ final class Posix {
     Linker linker = Linker.nativeLinker();
     SymbolLookup library = linker.defaultLookup();
     return linker.downcallHandle(library.findOrThrow(name), descriptor, options);
+  }
+
+  // Linking a call takes Java about 10 ms, so those that not every process makes wait for the
+  // first.
+
+  private static final class Preadv2 {
+    static final @Nullable MethodHandle CALL =
+        callIfThere("preadv2", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT, JAVA_LONG, JAVA_INT);
+  }
+
+  private static final class Fallocate {
+    static final MethodHandle CALL =
+        call("fallocate", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG);
+  }
+
+  private static final class Ftruncate {
+    static final MethodHandle CALL = call("ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
+  }
+
+  /** Does not report through errno. */
+  private static final class Fadvise {
+    static final MethodHandle CALL =
+        plain(
+            "posix_fadvise",
+            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_INT));
+  }
+
+  /** Does not report through errno. */
+  private static final class Strerror {
+    static final MethodHandle CALL = plain("strerror", FunctionDescriptor.of(ADDRESS, JAVA_INT));
   }
 
   /** Memory that native calls of one thread use, so that a call allocates none. */

@@ -61,53 +61,6 @@ public final class SystemCalls {
 
   private static final Linker LINKER = Linker.nativeLinker();
 
-  private static final MethodHandle UMASK =
-      LINKER.downcallHandle(
-          LINKER.defaultLookup().findOrThrow("umask"), FunctionDescriptor.of(JAVA_INT, JAVA_INT));
-
-  private static final MethodHandle STRERROR =
-      LINKER.downcallHandle(
-          LINKER.defaultLookup().findOrThrow("strerror"), FunctionDescriptor.of(ADDRESS, JAVA_INT));
-
-  private static final MethodHandle GETPPID =
-      LINKER.downcallHandle(
-          LINKER.defaultLookup().findOrThrow("getppid"), FunctionDescriptor.of(JAVA_INT));
-
-  private static final MethodHandle PRCTL =
-      call(
-          "prctl",
-          FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG),
-          Linker.Option.firstVariadicArg(1));
-
-  private static final MethodHandle FCNTL =
-      call(
-          "fcntl",
-          FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG),
-          Linker.Option.firstVariadicArg(2));
-
-  private static final MethodHandle GETSOCKOPT =
-      call(
-          "getsockopt",
-          FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
-
-  private static final MethodHandle GETSOCKNAME =
-      call("getsockname", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
-
-  private static final MethodHandle SOCKET =
-      call("socket", FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT));
-
-  private static final MethodHandle SENDTO =
-      call(
-          "sendto",
-          FunctionDescriptor.of(
-              JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT));
-
-  private static final MethodHandle CLOSE =
-      call("close", FunctionDescriptor.of(JAVA_INT, JAVA_INT));
-
-  private static final MethodHandle CLOCK_GETTIME =
-      call("clock_gettime", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS));
-
   private static final VarHandle ERRNO =
       Linker.Option.captureStateLayout()
           .varHandle(MemoryLayout.PathElement.groupElement("errno"))
@@ -118,7 +71,7 @@ public final class SystemCalls {
   /** Sets the permissions that new files do not get, and returns the former ones. */
   public static int umask(int mask) {
     try {
-      return (int) UMASK.invokeExact(mask);
+      return (int) Umask.CALL.invokeExact(mask);
     } catch (Throwable e) {
       throw unexpected(e);
     }
@@ -127,7 +80,7 @@ public final class SystemCalls {
   /** The process that started this one, or that has taken it over because that one has ended. */
   public static int parentPid() {
     try {
-      return (int) GETPPID.invokeExact();
+      return (int) Getppid.CALL.invokeExact();
     } catch (Throwable e) {
       throw unexpected(e);
     }
@@ -140,7 +93,7 @@ public final class SystemCalls {
   public static int signalAtEndOfParent(int signal) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment state = state(arena);
-      return result(state, (int) PRCTL.invokeExact(state, PR_SET_PDEATHSIG, (long) signal));
+      return result(state, (int) Prctl.CALL.invokeExact(state, PR_SET_PDEATHSIG, (long) signal));
     } catch (Throwable e) {
       throw unexpected(e);
     }
@@ -152,7 +105,7 @@ public final class SystemCalls {
       MemorySegment state = state(arena);
       MemorySegment value = arena.allocate(JAVA_INT);
       MemorySegment bytes = arena.allocateFrom(JAVA_INT, (int) JAVA_INT.byteSize());
-      int result = (int) GETSOCKOPT.invokeExact(state, fd, SOL_SOCKET, option, value, bytes);
+      int result = (int) Getsockopt.CALL.invokeExact(state, fd, SOL_SOCKET, option, value, bytes);
       return result < 0 ? result(state, result) : value.get(JAVA_INT, 0);
     } catch (Throwable e) {
       throw unexpected(e);
@@ -164,7 +117,7 @@ public final class SystemCalls {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment address = arena.allocate(ADDRESS_BYTES_MAX, 8);
       MemorySegment bytes = arena.allocateFrom(JAVA_INT, ADDRESS_BYTES_MAX);
-      int result = (int) GETSOCKNAME.invokeExact(state(arena), fd, address, bytes);
+      int result = (int) Getsockname.CALL.invokeExact(state(arena), fd, address, bytes);
       return result < 0
           ? new byte[0]
           : address.asSlice(0, bytes.get(JAVA_INT, 0)).toArray(JAVA_BYTE);
@@ -177,15 +130,15 @@ public final class SystemCalls {
   public static int makeNonBlockingAndPrivate(int fd) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment state = state(arena);
-      int flags = (int) FCNTL.invokeExact(state, fd, F_GETFL, 0L);
+      int flags = (int) Fcntl.CALL.invokeExact(state, fd, F_GETFL, 0L);
       if (flags < 0) {
         return result(state, flags);
       }
-      int set = (int) FCNTL.invokeExact(state, fd, F_SETFL, (long) (flags | O_NONBLOCK));
+      int set = (int) Fcntl.CALL.invokeExact(state, fd, F_SETFL, (long) (flags | O_NONBLOCK));
       if (set < 0) {
         return result(state, set);
       }
-      return result(state, (int) FCNTL.invokeExact(state, fd, F_SETFD, (long) FD_CLOEXEC));
+      return result(state, (int) Fcntl.CALL.invokeExact(state, fd, F_SETFD, (long) FD_CLOEXEC));
     } catch (Throwable e) {
       throw unexpected(e);
     }
@@ -209,7 +162,7 @@ public final class SystemCalls {
     }
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment state = state(arena);
-      int fd = (int) SOCKET.invokeExact(state, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+      int fd = (int) Socket.CALL.invokeExact(state, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
       if (fd < 0) {
         return result(state, fd);
       }
@@ -219,10 +172,10 @@ public final class SystemCalls {
       MemorySegment bytes = arena.allocateFrom(JAVA_BYTE, message);
       long sent =
           (long)
-              SENDTO.invokeExact(
+              Sendto.CALL.invokeExact(
                   state, fd, bytes, (long) message.length, 0, address, 2 + path.length);
       int result = sent < 0 ? result(state, -1) : 0;
-      int _ = (int) CLOSE.invokeExact(state, fd);
+      int _ = (int) Close.CALL.invokeExact(state, fd);
       return result;
     } catch (Throwable e) {
       throw unexpected(e);
@@ -233,7 +186,7 @@ public final class SystemCalls {
   public static long monotonicMicros() {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment time = arena.allocate(16, 8); // struct timespec: seconds, nanoseconds
-      int _ = (int) CLOCK_GETTIME.invokeExact(state(arena), CLOCK_MONOTONIC, time);
+      int _ = (int) ClockGettime.CALL.invokeExact(state(arena), CLOCK_MONOTONIC, time);
       return time.get(JAVA_LONG, 0) * 1_000_000 + time.get(JAVA_LONG, 8) / 1_000;
     } catch (Throwable e) {
       throw unexpected(e);
@@ -243,7 +196,7 @@ public final class SystemCalls {
   /** An error number, negated or not, in the C library's words. */
   public static String reason(int error) {
     try {
-      MemorySegment text = (MemorySegment) STRERROR.invokeExact(Math.abs(error));
+      MemorySegment text = (MemorySegment) Strerror.CALL.invokeExact(Math.abs(error));
       return text.reinterpret(256).getString(0);
     } catch (Throwable e) {
       throw unexpected(e);
@@ -273,5 +226,76 @@ public final class SystemCalls {
       case RuntimeException unchecked -> throw unchecked;
       default -> throw new AssertionError(e);
     }
+  }
+
+  // Linking a call takes Java about 10 ms: each waits until it is made first.
+
+  private static final class Umask {
+    static final MethodHandle CALL =
+        LINKER.downcallHandle(
+            LINKER.defaultLookup().findOrThrow("umask"), FunctionDescriptor.of(JAVA_INT, JAVA_INT));
+  }
+
+  private static final class Strerror {
+    static final MethodHandle CALL =
+        LINKER.downcallHandle(
+            LINKER.defaultLookup().findOrThrow("strerror"),
+            FunctionDescriptor.of(ADDRESS, JAVA_INT));
+  }
+
+  private static final class Getppid {
+    static final MethodHandle CALL =
+        LINKER.downcallHandle(
+            LINKER.defaultLookup().findOrThrow("getppid"), FunctionDescriptor.of(JAVA_INT));
+  }
+
+  private static final class Prctl {
+    static final MethodHandle CALL =
+        call(
+            "prctl",
+            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG),
+            Linker.Option.firstVariadicArg(1));
+  }
+
+  private static final class Fcntl {
+    static final MethodHandle CALL =
+        call(
+            "fcntl",
+            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG),
+            Linker.Option.firstVariadicArg(2));
+  }
+
+  private static final class Getsockopt {
+    static final MethodHandle CALL =
+        call(
+            "getsockopt",
+            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
+  }
+
+  private static final class Getsockname {
+    static final MethodHandle CALL =
+        call("getsockname", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
+  }
+
+  private static final class Socket {
+    static final MethodHandle CALL =
+        call("socket", FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT));
+  }
+
+  private static final class Sendto {
+    static final MethodHandle CALL =
+        call(
+            "sendto",
+            FunctionDescriptor.of(
+                JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT));
+  }
+
+  private static final class Close {
+    static final MethodHandle CALL = call("close", FunctionDescriptor.of(JAVA_INT, JAVA_INT));
+  }
+
+  private static final class ClockGettime {
+    static final MethodHandle CALL =
+        call("clock_gettime", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS));
   }
 }
