@@ -7,6 +7,7 @@ import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.UUID;
+import java.util.concurrent.locks.LockSupport;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -19,6 +20,10 @@ import org.jspecify.annotations.Nullable;
  * would be wrong as soon as two changes of length met, or another process changed the file.
  *
  * <p>Buffers move without a copy when they are direct and, with O_DIRECT, aligned.
+ *
+ * <p>A read sees each sector of 512 bytes whole, as one write or another left it, also while they
+ * are under way: {@link WriteStamps} finds what met a write, and that is read again. Writes of one
+ * sector exclude each other in the kernel.
  *
  * <p>Thread-safe, except that {@link #close} must not be called while another call is in progress:
  * the kernel may give the descriptor's number to another file at once. After it every call fails.
@@ -38,6 +43,14 @@ public final class FileStorage implements Storage {
 
   private static final int CLOSED = -1;
 
+  /** What is read at once, and kept stamps of, in a file that is written to. */
+  private static final int WINDOW_BYTES = 1 << 20;
+
+  /** A write of a page takes about as long. */
+  private static final int SPINS = 64;
+
+  private static final long PAUSE_NANOS = 20_000;
+
   private final Path path;
   private final String name;
   private final boolean readOnly;
@@ -45,6 +58,10 @@ public final class FileStorage implements Storage {
   private final boolean blockDevice;
   private final Identity identity;
   private final @Nullable DirectIo direct;
+
+  /** Of writes through this object; nobody else's are met, since the file is locked for writing. */
+  private final @Nullable WriteStamps writes;
+
   private volatile int fd;
 
   /** Whether the host has refused to say what it has in memory. */
@@ -74,6 +91,7 @@ public final class FileStorage implements Storage {
     this.blockDevice = stat.blockDevice();
     this.identity = new Identity(stat.device(), stat.inode());
     this.direct = mode.direct() ? openDirect(path, readOnly, fd, identity) : null;
+    this.writes = readOnly ? null : new WriteStamps();
   }
 
   /** Opens a file that is there. The caller closes it. */
@@ -190,12 +208,82 @@ public final class FileStorage implements Storage {
   @Override
   public int read(long at, ByteBuffer target) throws IOException {
     int bytes = target.remaining();
-    int file = fd();
-    long result = direct == null ? Posix.read(file, at, target, 1) : direct.read(at, target);
+    long result = writes == null ? readOnce(at, target) : readWhole(writes, at, target);
     if (result < 0) {
       throw failure("reading", bytes, at, result);
     }
     return (int) result;
+  }
+
+  private long readOnce(long at, ByteBuffer target) throws IOException {
+    int file = fd();
+    return direct == null ? Posix.read(file, at, target, 1) : direct.read(at, target);
+  }
+
+  /** By windows, so that a write that is met costs only the window's pages that it touches. */
+  private long readWhole(WriteStamps writes, long at, ByteBuffer target) throws IOException {
+    int limit = target.limit();
+    long done = 0;
+    while (target.hasRemaining()) {
+      int asked = Math.min(target.remaining(), WINDOW_BYTES);
+      target.limit(target.position() + asked);
+      long got = readWindow(writes, at + done, target);
+      target.limit(limit);
+      if (got < 0) {
+        return got;
+      }
+      done += got;
+      if (got < asked) {
+        break;
+      }
+    }
+    return done;
+  }
+
+  private long readWindow(WriteStamps writes, long at, ByteBuffer target) throws IOException {
+    int start = target.position();
+    int bytes = target.remaining();
+    long[] stamps = new long[bytes / WriteStamps.PAGE_BYTES + 2];
+    int page = 0;
+    for (long from = at; from < at + bytes; from = pageEnd(from, at + bytes)) {
+      stamps[page++] = writes.before(from, 1);
+    }
+    long result = readOnce(at, target);
+    page = 0;
+    for (long from = at; from < at + result; from = pageEnd(from, at + bytes)) {
+      if (!writes.unchanged(from, 1, stamps[page++])) {
+        int to = (int) (pageEnd(from, at + result) - from);
+        long again = readAgain(writes, from, target.slice(start + (int) (from - at), to));
+        if (again < to) {
+          target.position(start + (int) (from - at) + (int) Math.max(0, again));
+          return again < 0 ? again : from - at + again; // someone cut the file meanwhile
+        }
+      }
+    }
+    return result;
+  }
+
+  private static long pageEnd(long at, long end) {
+    return Math.min(end, (at / WriteStamps.PAGE_BYTES + 1) * WriteStamps.PAGE_BYTES);
+  }
+
+  /** Reads inside one page until no write is met. */
+  private long readAgain(WriteStamps writes, long at, ByteBuffer target) throws IOException {
+    for (int tries = 1; ; tries++) {
+      long stamp = writes.before(at, 1);
+      if (stamp != WriteStamps.BUSY) {
+        target.clear();
+        long result = readOnce(at, target);
+        if (writes.unchanged(at, 1, stamp)) {
+          return result;
+        }
+      }
+      if (tries % SPINS == 0) {
+        LockSupport.parkNanos(PAUSE_NANOS);
+      } else {
+        Thread.onSpinWait();
+      }
+    }
   }
 
   /** Never with O_DIRECT, whose reads go to the disk. */
@@ -205,10 +293,15 @@ public final class FileStorage implements Storage {
       return false;
     }
     int bytes = target.remaining();
+    long stamp = writes == null ? 0 : writes.before(at, bytes);
+    if (stamp == WriteStamps.BUSY) {
+      return false;
+    }
     long result = Posix.tryRead(fd(), at, target);
     if (result == bytes) {
-      target.position(target.limit());
-      return true;
+      boolean whole = writes == null || writes.unchanged(at, bytes, stamp);
+      target.position(target.position() + (whole ? bytes : 0));
+      return whole;
     }
     if (result == -Posix.EOPNOTSUPP || result == -Posix.ENOSYS) {
       triesUseless = true; // this file system, or kernel, never knows
@@ -227,7 +320,25 @@ public final class FileStorage implements Storage {
 
   private long writeAll(long at, ByteBuffer source) throws IOException {
     int file = fd();
-    return direct == null ? Posix.write(file, at, source) : direct.write(at, source);
+    int bytes = source.remaining();
+    begin(at, bytes);
+    try {
+      return direct == null ? Posix.write(file, at, source) : direct.write(at, source);
+    } finally {
+      end(at, bytes);
+    }
+  }
+
+  private void begin(long at, long bytes) {
+    if (writes != null) {
+      writes.begin(at, bytes);
+    }
+  }
+
+  private void end(long at, long bytes) {
+    if (writes != null) {
+      writes.end(at, bytes);
+    }
   }
 
   @Override
@@ -342,7 +453,19 @@ public final class FileStorage implements Storage {
     return result == 0;
   }
 
+  /** The kernel drops whole pages at once and fills only the first and the last with zeroes. */
   private int fallocate(int mode, long at, long bytes) throws IOException {
+    begin(at, 1);
+    begin(at + bytes - 1, 1);
+    try {
+      return fallocateUnseen(mode, at, bytes);
+    } finally {
+      end(at, 1);
+      end(at + bytes - 1, 1);
+    }
+  }
+
+  private int fallocateUnseen(int mode, long at, long bytes) throws IOException {
     int file = fd();
     if (direct == null) {
       return Posix.fallocate(file, mode, at, bytes);

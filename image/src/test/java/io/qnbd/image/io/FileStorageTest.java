@@ -1,6 +1,7 @@
 package io.qnbd.image.io;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertDoesNotThrow;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
@@ -19,6 +20,7 @@ import java.util.List;
 import java.util.Random;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -74,6 +76,56 @@ final class FileStorageTest {
       assertTrue(file.diskBytes() > 0);
     }
     assertEquals(777 + bytes.length, Files.size(path));
+  }
+
+  /** Fails within a few hundred reads on ext4 and tmpfs when the stamps are not asked. */
+  @ParameterizedTest
+  @ValueSource(ints = {512, 4096, 3 << 20})
+  void readsSectorsWholeWhileTheyAreWritten(int readBytes) throws Exception {
+    int fileBytes = 4 << 20;
+    int at = 1 << 19;
+    try (FileStorage file = FileStorage.create(temp.resolve("disk"), CacheMode.WRITEBACK)) {
+      file.setLength(fileBytes);
+      AtomicBoolean stop = new AtomicBoolean();
+      Thread writer =
+          Thread.ofPlatform()
+              .start(() -> {
+                ByteBuffer page = ByteBuffer.allocateDirect(WriteStamps.PAGE_BYTES);
+                for (byte value = 1; !stop.get(); value++) {
+                  for (int index = 0; index < page.capacity(); index++) {
+                    page.put(index, value);
+                  }
+                  assertDoesNotThrow(() -> file.write(at, page.clear()));
+                }
+              });
+      try {
+        ByteBuffer target = ByteBuffer.allocateDirect(readBytes);
+        int rounds = readBytes > 4096 ? 300 : 60_000;
+        for (int round = 0; round < rounds; round++) {
+          boolean quick = round % 2 == 0 && file.tryRead(at, target.clear());
+          if (!quick) {
+            assertEquals(readBytes, file.read(at, target.clear()));
+          }
+          assertEquals(readBytes, target.position());
+          for (int sector = 0;
+              sector < WriteStamps.PAGE_BYTES && sector < readBytes;
+              sector += 512) {
+            ByteBuffer whole = target.slice(sector, 512);
+            int same = whole.mismatch(ByteBuffer.wrap(repeated(whole.get(0), 512)));
+            assertEquals(-1, same, "torn in round " + round);
+          }
+        }
+      } finally {
+        stop.set(true);
+        writer.join();
+      }
+    }
+  }
+
+  private static byte[] repeated(byte value, int count) {
+    byte[] bytes = new byte[count];
+    Arrays.fill(bytes, value);
+    return bytes;
   }
 
   /** Every operation against an array, with buffers of all kinds. */
