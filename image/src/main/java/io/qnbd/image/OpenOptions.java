@@ -24,6 +24,7 @@ import org.jspecify.annotations.Nullable;
  * @param dataFile the external data file, wherever it is; null for the one that the image names, if
  *     {@code backingPolicy} allows it
  * @param passphrase opens the image, and the backing files below it, where they are encrypted
+ * @param overlapCheck what is looked at before a write could go where metadata is
  */
 public record OpenOptions(
     @Nullable ImageFormat format,
@@ -36,7 +37,8 @@ public record OpenOptions(
     boolean forceShare,
     @Nullable String snapshot,
     @Nullable Path dataFile,
-    @Nullable Passphrase passphrase) {
+    @Nullable Passphrase passphrase,
+    OverlapCheck overlapCheck) {
 
   /** 32 MiB of L2 slices map 256 GiB of a guest with 64 KiB clusters; QEMU's default too. */
   public static final long L2_CACHE_BYTES_DEFAULT = 32L << 20;
@@ -59,7 +61,8 @@ public record OpenOptions(
           false,
           null,
           null,
-          null);
+          null,
+          OverlapCheck.CACHED);
 
   public OpenOptions withFormat(@Nullable ImageFormat value) {
     return new OpenOptions(
@@ -73,7 +76,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withReadOnly(boolean value) {
@@ -88,7 +92,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withCacheMode(CacheMode value) {
@@ -103,7 +108,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withBackingPolicy(BackingPolicy value) {
@@ -118,7 +124,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withL2CacheBytes(long value) {
@@ -133,7 +140,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withRefBatch(int value) {
@@ -148,7 +156,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withRefReserve(int value) {
@@ -163,7 +172,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withForceShare(boolean value) {
@@ -178,7 +188,8 @@ public record OpenOptions(
         value,
         snapshot,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   /** The same for an internal snapshot, read-only. */
@@ -194,7 +205,8 @@ public record OpenOptions(
         forceShare,
         value,
         dataFile,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withDataFile(@Nullable Path value) {
@@ -209,7 +221,8 @@ public record OpenOptions(
         forceShare,
         snapshot,
         value,
-        passphrase);
+        passphrase,
+        overlapCheck);
   }
 
   public OpenOptions withPassphrase(@Nullable Passphrase value) {
@@ -224,6 +237,23 @@ public record OpenOptions(
         forceShare,
         snapshot,
         dataFile,
+        value,
+        overlapCheck);
+  }
+
+  public OpenOptions withOverlapCheck(OverlapCheck value) {
+    return new OpenOptions(
+        format,
+        readOnly,
+        cacheMode,
+        backingPolicy,
+        l2CacheBytes,
+        refBatch,
+        refReserve,
+        forceShare,
+        snapshot,
+        dataFile,
+        passphrase,
         value);
   }
 }

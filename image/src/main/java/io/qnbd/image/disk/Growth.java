@@ -11,6 +11,7 @@ import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.mapping.ClusterMap;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
+import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
@@ -212,6 +213,7 @@ final class Growth {
         layers.allocator().giveBack(run);
       }
     }
+    layers.allocator().guard().note(MetadataUse.L1_TABLE, run.first(), run.count());
     boolean named = false;
     try {
       writeHeader(virtualBytes, virtualBytes, table.length, offset);
@@ -233,6 +235,7 @@ final class Growth {
 
   private void release(long l1Offset, int entries) {
     long first = layers.geometry().clusterOf(l1Offset);
+    layers.allocator().guard().forget(first, l1Clusters(entries));
     for (int i = 0; i < l1Clusters(entries); i++) {
       layers.allocator().release(first + i);
     }

@@ -82,6 +82,16 @@ final class GuestReader {
     }
   }
 
+  /** The same for somebody who may write where it says, if that is in place. */
+  Mapping lookupToWrite(long offset, long bytesMax) throws IOException {
+    layers.metadata().lock();
+    try {
+      return layers.map().lookupToWrite(offset, bytesMax);
+    } finally {
+      layers.metadata().unlock();
+    }
+  }
+
   /** The last cluster of a file may be shorter than a cluster; the rest reads as zeroes. */
   private void readData(long offset, long hostOffset, ByteBuffer target, ZeroParts zeroes)
       throws IOException {

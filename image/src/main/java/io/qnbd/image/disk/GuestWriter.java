@@ -39,7 +39,7 @@ final class GuestWriter {
    */
   boolean writeInPlace(long offset, ByteBuffer source) throws IOException {
     for (long at = offset; source.hasRemaining(); ) {
-      Mapping mapping = reader.lookup(at, source.remaining());
+      Mapping mapping = reader.lookupToWrite(at, source.remaining());
       if (!(mapping instanceof Mapping.Data data) || !data.sole()) {
         return false;
       }
@@ -53,7 +53,7 @@ final class GuestWriter {
   void write(long offset, ByteBuffer source) throws IOException {
     for (long at = offset; source.hasRemaining(); ) {
       int before = source.remaining();
-      switch (reader.lookup(at, source.remaining())) {
+      switch (reader.lookupToWrite(at, source.remaining())) {
         case Mapping.Data data when data.sole() ->
             writePart(data.hostOffset(), source, (int) data.bytes());
         case Mapping _ when bySubcluster != null -> bySubcluster.writeSome(at, source);

@@ -57,9 +57,15 @@ record Layers(
     ClusterCache cache,
     Scratch scratch) {
 
-  /** Whether a sync of any file has failed: nothing is changed any more. */
+  /** Whether a sync of any file has failed, or the image is corrupt: nothing is changed any more. */
   boolean failed() {
     return file.failed() || (dataFile != null && dataFile.storage().failed());
+  }
+
+  /** What those are told who try to change something then; null while all files work. */
+  @Nullable String failure() {
+    String failure = file.failure();
+    return failure == null && dataFile != null ? dataFile.storage().failure() : failure;
   }
 
   /** Makes durable what guests wrote, where that is not in the image file. */

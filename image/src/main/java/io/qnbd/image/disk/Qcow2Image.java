@@ -29,6 +29,7 @@ import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
 import io.qnbd.image.mapping.Mapping;
 import io.qnbd.image.mapping.SubclusterMap;
+import io.qnbd.image.metadata.Guard;
 import io.qnbd.image.metadata.HeaderRewrite;
 import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.refcount.AllocatorCounters;
@@ -244,7 +245,12 @@ public final class Qcow2Image implements DiskImage {
   @Override
   public boolean tryWrite(long offset, ByteBuffer source) throws IOException {
     Objects.checkFromIndexSize(offset, source.remaining(), virtualBytes());
-    if (readOnly || headerPending || layers.failed() || encrypted() || !source.hasRemaining()) {
+    if (readOnly
+        || headerPending
+        || layers.failed()
+        || encrypted()
+        || layers.allocator().guard().suspicious()
+        || !source.hasRemaining()) {
       return false;
     }
     order.noteChange();
@@ -629,16 +635,24 @@ public final class Qcow2Image implements DiskImage {
     return new ReadOnlyImageException(layers.file().name() + " is open read-only");
   }
 
-  /** Refuses a change of an image that is read-only or whose sync has failed. */
+  /** Refuses a change of an image that is read-only, corrupt, or whose sync has failed. */
   private void requireChangeable() throws IOException {
     if (readOnly) {
       throw readOnlyException();
     }
-    if (layers.failed()) {
+    String failure = layers.failure();
+    if (failure != null) {
       // Also for those that would change tables in memory only: they could never become durable.
-      throw new IOException(
-          layers.file().name()
-              + ": an earlier write or sync failed, so nothing is changed: reopen the image");
+      throw new IOException(failure);
+    }
+    Guard guard = layers.allocator().guard();
+    if (guard.suspicious()) {
+      layers.metadata().lock();
+      try {
+        guard.requireSound();
+      } finally {
+        layers.metadata().unlock();
+      }
     }
   }
 

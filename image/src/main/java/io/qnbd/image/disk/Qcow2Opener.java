@@ -1,12 +1,15 @@
 package io.qnbd.image.disk;
 
+import io.qnbd.image.CheckReport;
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.OverlapCheck;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.bitmap.DirtyBitmaps;
+import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.codec.ClusterCodec;
 import io.qnbd.image.codec.ZstdCodec;
@@ -22,6 +25,7 @@ import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap;
 import io.qnbd.image.metadata.Barrier;
 import io.qnbd.image.metadata.DirtyBit;
+import io.qnbd.image.metadata.Guard;
 import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
@@ -110,6 +114,9 @@ final class Qcow2Opener {
           Rebuild.rebuild(file, progress);
           header = ImageFile.of(file).readHeader();
         }
+        if (options.overlapCheck() == OverlapCheck.ALL) {
+          requireFaultless(file);
+        }
       }
       backing = beside.openBacking(header);
       Layers layers = assemble(file, header, options, new Sources(backing, dataFile, ciphers));
@@ -131,6 +138,17 @@ final class Qcow2Opener {
         }
         file.close();
       }
+    }
+  }
+
+  private static void requireFaultless(Storage file) throws IOException {
+    CheckReport report = Checker.check(file);
+    if (report.corruptions() > 0) {
+      throw new CorruptImageException(
+          "%s: is not opened for writing, because a check of all of it found %d corruption%s: run"
+                  .formatted(
+                      file.name(), report.corruptions(), report.corruptions() == 1 ? "" : "s")
+              + " `qnbd check` to see them");
     }
   }
 
@@ -227,8 +245,25 @@ final class Qcow2Opener {
     long[] refcountTable =
         options.readOnly() ? new long[0] : new long[(int) (tableBytes / Long.BYTES)];
     TableIo.read(file, header.refcountTableOffset(), refcountTable, "refcount table");
+    SnapshotDirectory directory =
+        new SnapshotDirectory(
+            file,
+            geometry,
+            header.snapshotsOffset(),
+            ImageFile.of(file).readSnapshots(header).entries());
+    Tree tree = tree(file, header, directory, options.snapshot());
+    Guard guard =
+        options.readOnly()
+            ? Guard.ofReader(file.name())
+            : MetadataSurvey.guard(
+                file,
+                header,
+                options.overlapCheck(),
+                tree.l1(),
+                refcountTable,
+                directory.entries());
     RefcountBlocks blocks =
-        new RefcountBlocks(file, geometry, header.refcountTableOffset(), refcountTable);
+        new RefcountBlocks(file, geometry, header.refcountTableOffset(), refcountTable, guard);
     Allocator allocator =
         new Allocator(
             file,
@@ -237,15 +272,9 @@ final class Qcow2Opener {
             (offset, clusters) -> writeRefcountTableFields(file, offset, clusters),
             barrier,
             options.refReserve(),
-            header.lazyRefcounts());
-    SnapshotDirectory directory =
-        new SnapshotDirectory(
-            file,
-            geometry,
-            header.snapshotsOffset(),
-            ImageFile.of(file).readSnapshots(header).entries());
+            header.lazyRefcounts(),
+            guard);
     DataClusters clusters = sources.clusters(allocator);
-    Tree tree = tree(file, header, directory, options.snapshot());
     ClusterMap map =
         new ClusterMap(
             file,
@@ -306,7 +335,8 @@ final class Qcow2Opener {
       if (entry == null) {
         throw new IOException(file.name() + ": has no snapshot named " + snapshot);
       }
-      entry.requireTable(file.name(), directory.entries().indexOf(entry), header, file.length());
+      entry.requireTable(
+          file.name(), directory.entries().indexOf(entry), header.clusterBytes(), file.length());
       l1Offset = entry.l1Offset();
       l1Entries = entry.l1Entries();
       virtualBytes = entry.virtualBytes().orElse(virtualBytes);
@@ -314,7 +344,7 @@ final class Qcow2Opener {
     long[] l1 = new long[(int) l1Entries];
     TableIo.read(file, l1Offset, l1, "L1 table");
     long needed = HeaderRules.l1EntriesFor(virtualBytes, header.clusterBits(), header.extendedL2());
-    if (needed > l1.length) {
+    if (virtualBytes < 0 || needed > l1.length) {
       throw new CorruptImageException(
           file.name() + ": its L1 table is too short for a disk of " + virtualBytes + " bytes");
     }

@@ -52,7 +52,7 @@ final class QuickAccess {
     int limit = target.limit();
     boolean first = true;
     for (long at = offset; target.hasRemaining(); first = false) {
-      Mapping mapping = lookup(at, target.remaining());
+      Mapping mapping = lookup(at, target.remaining(), false);
       if (mapping == null) {
         return Attempt.WOULD_BLOCK;
       }
@@ -107,7 +107,7 @@ final class QuickAccess {
       return false;
     }
     try {
-      if (lookup(offset, source.remaining()) instanceof Mapping.Data data
+      if (lookup(offset, source.remaining(), true) instanceof Mapping.Data data
           && data.sole()
           && data.bytes() == source.remaining()) {
         layers.data().write(data.hostOffset(), source);
@@ -119,7 +119,8 @@ final class QuickAccess {
     }
   }
 
-  private @Nullable Mapping lookup(long offset, long bytesMax) throws IOException {
+  private @Nullable Mapping lookup(long offset, long bytesMax, boolean toWrite)
+      throws IOException {
     ReentrantLock metadata = layers.metadata();
     for (int tries = 0; !metadata.tryLock(); tries++) {
       if (tries == LOCK_TRIES) {
@@ -128,7 +129,7 @@ final class QuickAccess {
       Thread.onSpinWait();
     }
     try {
-      return layers.map().lookupCached(offset, bytesMax);
+      return layers.map().lookupCached(offset, bytesMax, toWrite);
     } finally {
       metadata.unlock();
     }

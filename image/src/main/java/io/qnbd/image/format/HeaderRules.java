@@ -46,7 +46,12 @@ public final class HeaderRules {
     if (header.snapshotCount() > 0) {
       long bytesMin = (long) header.snapshotCount() * SnapshotEntry.FIXED_BYTES;
       checkTable(
-          header, fileName, "snapshots_offset", header.snapshotsOffset(), bytesMin, fileBytes);
+          header.clusterBytes(),
+          fileName,
+          "snapshots_offset",
+          header.snapshotsOffset(),
+          bytesMin,
+          fileBytes);
     }
   }
 
@@ -117,7 +122,8 @@ public final class HeaderRules {
     }
     if (header.l1Entries() > 0) {
       long bytes = (long) header.l1Entries() * Long.BYTES;
-      checkTable(header, fileName, "l1_table_offset", header.l1Offset(), bytes, fileBytes);
+      checkTable(
+          header.clusterBytes(), fileName, "l1_table_offset", header.l1Offset(), bytes, fileBytes);
     }
   }
 
@@ -136,7 +142,7 @@ public final class HeaderRules {
           "1 to " + clustersMax);
     }
     checkTable(
-        header,
+        header.clusterBytes(),
         fileName,
         "refcount_table_offset",
         header.refcountTableOffset(),
@@ -146,13 +152,12 @@ public final class HeaderRules {
 
   /** The file may end inside the table's last cluster; what is missing reads as zeroes. */
   static void checkTable(
-      Header header, String fileName, String field, long offset, long bytes, long fileBytes)
+      int clusterBytes, String fileName, String field, long offset, long bytes, long fileBytes)
       throws CorruptImageException {
-    if (offset <= 0 || offset > OFFSET_MAX || offset % header.clusterBytes() != 0) {
-      throw corruptOffset(
-          fileName, field, offset, "a multiple of " + header.clusterBytes() + ", not 0");
+    if (offset <= 0 || offset > OFFSET_MAX || offset % clusterBytes != 0) {
+      throw corruptOffset(fileName, field, offset, "a multiple of " + clusterBytes + ", not 0");
     }
-    if (offset >= fileBytes || offset + bytes - header.clusterBytes() >= fileBytes) {
+    if (offset >= fileBytes || offset + bytes - clusterBytes >= fileBytes) {
       throw corruptOffset(
           fileName,
           field,

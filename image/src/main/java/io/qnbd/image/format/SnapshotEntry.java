@@ -192,7 +192,7 @@ public record SnapshotEntry(
   }
 
   /** Throws when the L1 table that the entry names can't be one of that image. */
-  public void requireTable(String fileName, int index, Header header, long fileBytes)
+  public void requireTable(String fileName, int index, int clusterBytes, long fileBytes)
       throws CorruptImageException {
     if (l1TooLong()) {
       throw new CorruptImageException(
@@ -202,7 +202,7 @@ public record SnapshotEntry(
     }
     if (l1Entries > 0) {
       HeaderRules.checkTable(
-          header,
+          clusterBytes,
           fileName,
           "snapshot " + index + ": L1 offset",
           l1Offset,

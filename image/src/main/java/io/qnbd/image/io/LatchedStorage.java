@@ -14,7 +14,7 @@ import org.jspecify.annotations.Nullable;
  * nothing, and writing on could make durable what refers to lost bytes. Reads go on.
  *
  * <pre>
- *   working --- sync fails, giveUp() ---> failed       (left only by opening the file again)
+ *   working --- sync fails, giveUp(), refuse() ---> failed   (left only by opening it again)
  *   working: everything is passed on
  *   failed:  reads and close are passed on; every change and every sync fails
  * </pre>
@@ -42,7 +42,7 @@ public final class LatchedStorage implements Storage {
   /** The sum of {@link #changes} that is durable; under the mutex. */
   private long durableChanges;
 
-  /** Why it has failed, written under the mutex; null while the storage works. */
+  /** Why it has failed, a sentence, written under the mutex; null while the storage works. */
   private volatile @Nullable String failure;
 
   /** Takes {@code file} over: closing this closes it. */
@@ -58,8 +58,37 @@ public final class LatchedStorage implements Storage {
   /** As if a sync had failed, for that reason. */
   public void giveUp(String reason) {
     synchronized (mutex) {
-      failure = reason;
+      failure = lost(reason);
     }
+  }
+
+  /**
+   * Latches because nothing should be changed, although it could be.
+   *
+   * @param sentence what those who try are told
+   * @return whether it worked until now, so that {@link #writeLast} makes sense
+   */
+  public boolean refuse(String sentence) {
+    synchronized (mutex) {
+      if (failure != null) {
+        return false;
+      }
+      failure = sentence;
+      return true;
+    }
+  }
+
+  /** Writes past the latch, durably: for a mark that says why nothing else is written. */
+  public void writeLast(long at, ByteBuffer mark) throws IOException {
+    synchronized (mutex) {
+      file.write(at, mark);
+      file.sync();
+    }
+  }
+
+  /** What those are told who try to change something; null while it works. */
+  public @Nullable String failure() {
+    return failure;
   }
 
   /** Writes passed on, failed ones included. */
@@ -134,7 +163,7 @@ public final class LatchedStorage implements Storage {
         file.sync();
       } catch (IOException | RuntimeException | Error e) {
         String message = e.getMessage();
-        failure = message == null ? e.toString() : message;
+        failure = lost(message == null ? e.toString() : message);
         throw e;
       }
       durableChanges = covered;
@@ -211,9 +240,11 @@ public final class LatchedStorage implements Storage {
     }
   }
 
-  private IOException latched(String what, String reason) {
-    return new IOException(
-        "%s: an earlier write or sync of %s failed (%s): reopen the image"
-            .formatted(what, name(), reason));
+  private String lost(String reason) {
+    return "an earlier write or sync of %s failed (%s): reopen the image".formatted(name(), reason);
+  }
+
+  private static IOException latched(String what, String reason) {
+    return new IOException(what + ": " + reason);
   }
 }

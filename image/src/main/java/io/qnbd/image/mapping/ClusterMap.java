@@ -6,6 +6,8 @@ import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Barrier;
+import io.qnbd.image.metadata.Guard;
+import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.DataClusters;
@@ -61,6 +63,8 @@ public final class ClusterMap {
   private final Allocator allocator;
   private final DataClusters clusters;
   private final Barrier barrier;
+  private final Guard guard;
+  private final SliceCheck check;
 
   /** Reads and changes entries that have a second half; null where they have none. */
   private final @Nullable SubclusterMap subclusters;
@@ -104,6 +108,8 @@ public final class ClusterMap {
     this.allocator = allocator;
     this.clusters = clusters;
     this.barrier = barrier;
+    this.guard = allocator.guard();
+    this.check = new SliceCheck(geometry, allocator);
     this.subclusters =
         geometry.extendedL2()
             ? new SubclusterMap(this, geometry, options.backingBytes(), clusters, barrier)
@@ -133,23 +139,41 @@ public final class ClusterMap {
    * that are missing after it.
    */
   public Mapping lookup(long guestOffset, long bytesMax) throws IOException {
+    return lookup(guestOffset, bytesMax, false);
+  }
+
+  /** The same for somebody who may write where it says, if that is in place. */
+  public Mapping lookupToWrite(long guestOffset, long bytesMax) throws IOException {
+    return lookup(guestOffset, bytesMax, true);
+  }
+
+  private Mapping lookup(long guestOffset, long bytesMax, boolean toWrite) throws IOException {
     long cluster = geometry.clusterOf(guestOffset);
     long table = tableOffset(cluster);
     if (table == 0) {
       return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
     }
-    return lookupIn(slice(table, cluster), guestOffset, bytesMax);
+    SliceCache.Slice slice = toWrite ? checkedSlice(table, cluster) : slice(table, cluster);
+    return lookupIn(slice, guestOffset, bytesMax);
   }
 
-  /** The same if it can be told without reading a table, else null. */
-  public @Nullable Mapping lookupCached(long guestOffset, long bytesMax) throws IOException {
+  /**
+   * The same if it can be told without reading a table, else null.
+   *
+   * @param toWrite whether the caller may write where it says; then also null before somebody has
+   *     waited for {@link #lookupToWrite}
+   */
+  public @Nullable Mapping lookupCached(long guestOffset, long bytesMax, boolean toWrite)
+      throws IOException {
     long cluster = geometry.clusterOf(guestOffset);
     long table = tableOffset(cluster);
     if (table == 0) {
       return new Mapping.Unallocated(missingBytes(guestOffset, bytesMax));
     }
     SliceCache.Slice slice = slices.cached(sliceOffset(table, cluster));
-    return slice == null ? null : lookupIn(slice, guestOffset, bytesMax);
+    return slice == null || (toWrite && !slice.checked)
+        ? null
+        : lookupIn(slice, guestOffset, bytesMax);
   }
 
   private Mapping lookupIn(SliceCache.Slice slice, long guestOffset, long bytesMax)
@@ -230,10 +254,8 @@ public final class ClusterMap {
   Mapping compressed(long entry, long bytes) throws IOException {
     long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
     if (clusters.fixed() || !inFile(at) || L2Entry.copied(entry)) {
-      throw new CorruptImageException(
-          String.format(
-              "%s: L2 entry 0x%x describes a compressed cluster outside the file",
-              file.name(), entry));
+      throw guard.found(
+          String.format("L2 entry 0x%x describes a compressed cluster outside the file", entry));
     }
     return new Mapping.Compressed(
         at, L2Entry.compressedBytes(entry, geometry.clusterBits()), bytes);
@@ -241,11 +263,11 @@ public final class ClusterMap {
 
   void checkStandard(long entry, long cluster) throws IOException {
     if (L2Entry.reservedBits(entry, zeroFlagInEntry) != 0 || !namesCluster(entry, cluster)) {
-      throw new CorruptImageException(
+      throw guard.found(
           String.format(
-              "%s: the L2 entry of guest offset 0x%x is 0x%x, which names no cluster of the file;"
+              "the L2 entry of guest offset 0x%x is 0x%x, which names no cluster of the file;"
                   + " run a check",
-              file.name(), geometry.offsetOf(cluster), entry));
+              geometry.offsetOf(cluster), entry));
     }
   }
 
@@ -281,21 +303,44 @@ public final class ClusterMap {
     if (L1Entry.reservedBits(entry) != 0
         || geometry.inCluster(table) != 0
         || (table == 0 && L1Entry.copied(entry))) {
-      throw new CorruptImageException(
-          String.format(
-              "%s: L1 entry %d is 0x%x, which names no L2 table; run a check",
-              file.name(), index, entry));
+      throw guard.found(
+          String.format("L1 entry %d is 0x%x, which names no L2 table; run a check", index, entry));
     }
     return table;
   }
 
   private SliceCache.Slice slice(long table, long cluster) throws IOException {
-    return slices.get(sliceOffset(table, cluster));
+    try {
+      return slices.get(sliceOffset(table, cluster));
+    } catch (CorruptImageException e) {
+      throw guard.found(
+          String.format(
+              "the L2 table at 0x%x (guest offset 0x%x) ends past the end of the file",
+              table, geometry.offsetOf(cluster)));
+    }
   }
 
   private long sliceOffset(long table, long cluster) {
     int sliceIndex = geometry.l2Index(cluster) / geometry.sliceEntries();
     return table + (long) sliceIndex * geometry.sliceBytes();
+  }
+
+  /** The slice, whose entries may be changed or written through: see {@link SliceCheck}. */
+  private SliceCache.Slice checkedSlice(long table, long cluster) throws IOException {
+    SliceCache.Slice slice = slice(table, cluster);
+    if (!slice.checked) {
+      int index = (int) geometry.l1Index(cluster);
+      if (guard.flagsMayBeStale()) {
+        // Then the cluster is copied, and at worst the old one leaks.
+        setL1(index, check.withoutStaleFlag(l1[index]));
+        if (check.clearStaleFlags(slice.entries)) {
+          slices.markDirty(slice);
+        }
+      }
+      check.require(l1[index], slice.entries, cluster - indexInSlice(cluster));
+      slice.checked = true;
+    }
+    return slice;
   }
 
   /** The slice of a cluster that has an L2 table. */
@@ -339,7 +384,7 @@ public final class ClusterMap {
     if (tableMissing(cluster)) {
       return inSlice;
     }
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
     if (subclusters != null) {
       return subclusters.countToAllocate(slice, cluster, inSlice);
     }
@@ -391,8 +436,11 @@ public final class ClusterMap {
   public void prepare(long cluster) throws IOException {
     int index = Math.toIntExact(geometry.l1Index(cluster));
     long old = tableOffset(cluster);
-    if (old != 0 && L1Entry.copied(l1[index])) {
-      return;
+    if (old != 0) {
+      SliceCache.Slice _ = checkedSlice(old, cluster);
+      if (L1Entry.copied(l1[index])) {
+        return;
+      }
     }
     HostRun run = allocator.allocate(1);
     long table = geometry.offsetOf(run.first());
@@ -412,8 +460,10 @@ public final class ClusterMap {
       throw e;
     }
     slices.forget(table, geometry.clusterBytes());
+    guard.note(MetadataUse.L2_TABLE, run.first(), 1);
     setL1(index, L1Entry.of(table));
     if (old != 0) {
+      guard.forget(geometry.clusterOf(old), 1);
       allocator.release(geometry.clusterOf(old));
     }
   }
@@ -432,7 +482,7 @@ public final class ClusterMap {
    */
   public void assign(long cluster, HostRun run) throws IOException {
     requireWholeClusters();
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
     int index = indexInSlice(cluster);
     boolean fresh = clusters.fresh(run);
     for (int i = 0; i < run.count(); i++) {
@@ -469,7 +519,7 @@ public final class ClusterMap {
    */
   public void clearZeroFlag(long cluster, int count) throws IOException {
     requireWholeClusters();
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
     int index = indexInSlice(cluster);
     for (int i = 0; i < count; i++) {
       slice.entries[index + i] &= ~L2Entry.ZERO;
@@ -500,7 +550,7 @@ public final class ClusterMap {
    * that there is nothing to do.
    */
   public void drop(long cluster, int count, Dropped how) throws IOException {
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
     if (subclusters != null) {
       subclusters.drop(slice, cluster, count, how);
       return;
@@ -539,7 +589,7 @@ public final class ClusterMap {
 
   /** Gives {@code run.count()} clusters in one prepared slice clusters that read as zeroes. */
   public void assignZero(long cluster, HostRun run) throws IOException {
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
     if (subclusters != null) {
       subclusters.assignZero(slice, cluster, run);
       return;

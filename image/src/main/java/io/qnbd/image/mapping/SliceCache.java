@@ -34,6 +34,9 @@ final class SliceCache {
     private boolean dirty;
     private boolean beingWritten;
 
+    /** Whether {@link SliceCheck} has let it pass. */
+    boolean checked;
+
     Slice(long hostOffset, int words) {
       this.hostOffset = hostOffset;
       this.entries = new long[words];

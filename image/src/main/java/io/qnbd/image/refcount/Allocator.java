@@ -3,6 +3,8 @@ package io.qnbd.image.refcount;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Barrier;
+import io.qnbd.image.metadata.Guard;
+import io.qnbd.image.metadata.MetadataUse;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.HashSet;
@@ -53,6 +55,8 @@ public final class Allocator {
 
   private static final int FREED_RUNS_KEPT_MAX = 64;
 
+  private static final String ALLOCATED = "next free cluster";
+
   private final Storage file;
   private final Geometry geometry;
   private final RefcountBlocks blocks;
@@ -60,6 +64,7 @@ public final class Allocator {
   private final Barrier barrier;
   private final int reserveMax;
   private final boolean lazy;
+  private final Guard guard;
   private final ClusterPool pool = new ClusterPool();
   private final StreamSpace streams;
 
@@ -88,6 +93,7 @@ public final class Allocator {
    * @param reserveMax the most clusters to reserve ahead; 0 reserves only what is asked for
    * @param lazy whether the dirty bit is set while the image is written to, so that counts need not
    *     be written before {@link #writeRefcounts}
+   * @param guard knows which clusters hold metadata
    */
   public Allocator(
       Storage file,
@@ -96,7 +102,8 @@ public final class Allocator {
       RefcountBlocks.HeaderFields header,
       Barrier barrier,
       int reserveMax,
-      boolean lazy) {
+      boolean lazy,
+      Guard guard) {
     this.file = file;
     this.geometry = geometry;
     this.blocks = blocks;
@@ -104,9 +111,15 @@ public final class Allocator {
     this.barrier = barrier;
     this.lazy = lazy;
     this.streams = new StreamSpace(geometry.clusterBytes());
+    this.guard = guard;
     long spanMax = Math.max(RESERVE_CLUSTERS_MIN, RESERVE_BYTES_MAX >> geometry.clusterBits());
     this.reserveMax = (int) Math.min(reserveMax, spanMax);
     this.reserveNext = Math.min(RESERVE_FIRST, this.reserveMax);
+  }
+
+  /** What the layers above tell of their own metadata. */
+  public Guard guard() {
+    return guard;
   }
 
   public AllocatorCounters counters() {
@@ -228,13 +241,19 @@ public final class Allocator {
     }
   }
 
-  /** Whether the last reference is gone. A count that is too low already is left as it is. */
+  /** Whether the last reference is gone. */
   private boolean dropReferences(long cluster, int references) throws IOException {
     long count = blocks.count(cluster);
     if (Long.compareUnsigned(count, references) < 0) {
-      return false;
+      throw guard.found(
+          String.format(
+              "cluster %d (0x%x) lost %d references, but its refcount is %d",
+              cluster, geometry.offsetOf(cluster), references, count));
     }
     long left = count - references;
+    if (left == 0) {
+      guard.requireUnused(cluster);
+    }
     if (left == 0 && count == 1) {
       loweredToOne |= loweredInMemory.contains(cluster);
       return true;
@@ -514,6 +533,7 @@ public final class Allocator {
       makeCountable(first, first + count);
       obstacle = lastInUse(first, first + count);
     }
+    guard.requireFree(ALLOCATED, first, count);
     return first;
   }
 
@@ -536,6 +556,7 @@ public final class Allocator {
       giveBack(home); // reserving it has made the block
     } else {
       blocks.addBlock(counted, home.first());
+      guard.note(MetadataUse.REFCOUNT_BLOCK, home.first(), 1);
     }
   }
 
@@ -564,6 +585,11 @@ public final class Allocator {
     blocks.set(cluster, blocks.count(cluster) - 1);
   }
 
+  /** How many references to the cluster are counted, as an unsigned number. */
+  public long count(long cluster) throws IOException {
+    return blocks.count(cluster);
+  }
+
   /** Whether exactly one reference to the cluster is counted. */
   public boolean countedOnce(long cluster) throws IOException {
     return blocks.count(cluster) == 1;
@@ -579,12 +605,15 @@ public final class Allocator {
           growTable();
         }
         if (!blocks.hasBlock(cluster)) {
+          guard.requireFree("new refcount block", cluster, 1);
           blocks.addBlock(cluster);
+          guard.note(MetadataUse.REFCOUNT_BLOCK, cluster, 1);
           continue;
         }
         if (blocks.count(cluster) != 0) {
           continue;
         }
+        guard.requireFree(ALLOCATED, cluster, 1);
         blocks.set(cluster, 1);
         left--;
         long freshFrom = cluster >= fileEnd ? 0 : HostRun.NEVER;
@@ -601,9 +630,20 @@ public final class Allocator {
   }
 
   private void growTable() throws IOException {
-    for (long cluster : blocks.grow(blocks.planGrowth(), header)) {
+    RefcountBlocks.Growth growth = blocks.planGrowth();
+    guard.requireFree(
+        "new refcount table", growth.firstCluster(), growth.end() - growth.firstCluster());
+    for (long cluster : blocks.grow(growth, header)) {
+      guard.forget(cluster, 1);
       release(cluster);
     }
+    for (int i = 0; i < growth.blocks(); i++) {
+      guard.note(MetadataUse.REFCOUNT_BLOCK, growth.firstCluster() + i, 1);
+    }
+    guard.note(
+        MetadataUse.REFCOUNT_TABLE,
+        growth.firstCluster() + growth.blocks(),
+        growth.tableClusters());
     barrier.require();
   }
 }

@@ -1,16 +1,17 @@
 package io.qnbd.image.refcount;
 
-import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.NoSpaceException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.RefcountEntries;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.Guard;
 import io.qnbd.image.metadata.TableIo;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.Iterator;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The refcount table and a write-back cache of refcount blocks (qcow2 specification, "Host cluster
@@ -52,11 +53,29 @@ public final class RefcountBlocks {
   private final Geometry geometry;
   private final int blocksMax;
   private final LinkedHashMap<Integer, Block> cache = new LinkedHashMap<>(16, 0.75f, true);
+  private final Guard guard;
   private long tableOffset;
   private long[] table;
   private long writes;
 
+  /** The block asked for last, which is asked for again and again. */
+  private int lastIndex = -1;
+
+  private @Nullable Block last;
+
+  /** For images that no guest writes to. */
   public RefcountBlocks(Storage file, Geometry geometry, long tableOffset, long[] table) {
+    this(file, geometry, tableOffset, table, Guard.ofReader(file.name()));
+  }
+
+  /**
+   * The blocks that a table names.
+   *
+   * @param guard is told when table or blocks are not what they must be
+   */
+  public RefcountBlocks(
+      Storage file, Geometry geometry, long tableOffset, long[] table, Guard guard) {
+    this.guard = guard;
     this.file = file;
     this.geometry = geometry;
     this.tableOffset = tableOffset;
@@ -105,8 +124,14 @@ public final class RefcountBlocks {
     return RefcountEntries.get(block.bytes, geometry.refcountOrder(), entryIndex(cluster));
   }
 
-  /** Sets the refcount of a cluster whose block is there. */
+  /** Sets the refcount of a cluster; only a damaged image has no block for it. */
   public void set(long cluster, long count) throws IOException {
+    if (!hasBlock(cluster)) {
+      throw guard.found(
+          String.format(
+              "no refcount block counts cluster %d (0x%x), which is in use",
+              cluster, geometry.offsetOf(cluster)));
+    }
     Block block = block((int) tableIndex(cluster));
     int index = entryIndex(cluster);
     RefcountEntries.set(block.bytes, geometry.refcountOrder(), index, count);
@@ -117,23 +142,27 @@ public final class RefcountBlocks {
   }
 
   private Block block(int tableIndex) throws IOException {
+    if (tableIndex == lastIndex && last != null) {
+      return last;
+    }
     Block cached = cache.get(tableIndex);
     if (cached != null) {
+      lastIndex = tableIndex;
+      last = cached;
       return cached;
     }
     long at = table[tableIndex];
     if (geometry.inCluster(at) != 0 || at < 0 || at >= file.length()) {
-      throw new CorruptImageException(
+      throw guard.found(
           String.format(
-              "%s: refcount table entry %d is 0x%x, which is not a cluster of the file",
-              file.name(), tableIndex, at));
+              "refcount table entry %d is 0x%x, which is not a cluster of the file",
+              tableIndex, at));
     }
     Block block = new Block(geometry.clusterBytes());
     int read = file.read(at, ByteBuffer.wrap(block.bytes));
     if (read < block.bytes.length) {
-      throw new CorruptImageException(
-          String.format(
-              "%s: the refcount block at 0x%x ends past the end of the file", file.name(), at));
+      throw guard.found(
+          String.format("the refcount block at 0x%x ends past the end of the file", at));
     }
     keep(tableIndex, block);
     return block;
@@ -145,6 +174,7 @@ public final class RefcountBlocks {
       Map.Entry<Integer, Block> victim = eldest.next();
       write(victim.getKey(), victim.getValue());
       eldest.remove();
+      lastIndex = -1;
     }
     cache.put(tableIndex, block);
   }

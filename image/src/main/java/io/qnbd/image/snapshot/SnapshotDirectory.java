@@ -5,6 +5,7 @@ import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.format.SnapshotTable;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
@@ -88,6 +89,7 @@ public final class SnapshotDirectory {
     long newOffset = 0;
     if (run != null) {
       newOffset = geometry.offsetOf(run.first());
+      allocator.guard().note(MetadataUse.SNAPSHOT_TABLE, run.first(), run.count());
       file.write(newOffset, table.encode());
     }
     file.sync();
@@ -96,6 +98,7 @@ public final class SnapshotDirectory {
     file.write(HeaderLayout.SNAPSHOT_COUNT_AT, fields);
     file.sync();
     long old = geometry.clusterOf(tableOffset);
+    allocator.guard().forget(old, geometry.clustersFor(tableBytes));
     for (long i = 0; i < geometry.clustersFor(tableBytes); i++) {
       allocator.release(old + i);
     }

@@ -4,12 +4,14 @@ import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.HeaderLayout;
+import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap;
 import io.qnbd.image.metadata.DirtyBit;
+import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.HostRun;
@@ -175,6 +177,7 @@ public final class SnapshotOperations {
     }
     long clusters = Math.max(1, geometry.clustersFor((long) copy.length * L1Entry.BYTES));
     HostRun run = allocator.allocateContiguous((int) clusters);
+    allocator.guard().note(MetadataUse.SNAPSHOT_L1_TABLE, run.first(), run.count());
     TableIo.write(file, geometry.offsetOf(run.first()), copy, 0, copy.length);
     return run;
   }
@@ -212,12 +215,29 @@ public final class SnapshotOperations {
     return entry;
   }
 
+  private void requireTable(SnapshotEntry entry) throws IOException {
+    entry.requireTable(
+        file.name(), directory.entries().indexOf(entry), geometry.clusterBytes(), file.length());
+  }
+
+  private void requireDisk(SnapshotEntry entry, long virtualBytes) throws IOException {
+    if (virtualBytes < 0
+        || HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), false)
+            > entry.l1Entries()) {
+      throw new CorruptImageException(
+          String.format(
+              "%s: the L1 table of the snapshot %s is too short for its disk of %s bytes",
+              file.name(), entry.nameText(), Long.toUnsignedString(virtualBytes)));
+    }
+  }
+
   /** Removes a snapshot, in steps between which guests go on. Nothing need be held. */
   public void delete(String snapshot) throws IOException {
     SnapshotEntry entry;
     metadata.lock();
     try {
       entry = require(snapshot);
+      requireTable(entry);
       List<SnapshotEntry> entries = new ArrayList<>(directory.entries());
       entries.remove(entry);
       dirtyBit.set();
@@ -260,6 +280,7 @@ public final class SnapshotOperations {
     try {
       long first = geometry.clusterOf(entry.l1Offset());
       long clusters = geometry.clustersFor(entry.l1Entries() * L1Entry.BYTES);
+      allocator.guard().forget(first, clusters);
       for (long cluster = first; cluster < first + clusters; cluster++) {
         allocator.release(cluster);
       }
@@ -278,6 +299,8 @@ public final class SnapshotOperations {
     metadata.lock();
     try {
       SnapshotEntry entry = require(snapshot);
+      requireTable(entry);
+      requireDisk(entry, entry.virtualBytes().orElse(virtualBytes));
       long[] l1 = new long[(int) entry.l1Entries()];
       TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
       requireRoomForReferences(l1);
@@ -314,6 +337,11 @@ public final class SnapshotOperations {
         continue;
       }
       requireInFile(table);
+      if (geometry.inCluster(table) != 0) {
+        throw allocator
+            .guard()
+            .found(String.format("an L1 entry is 0x%x, which names no L2 table", l1Entry));
+      }
       TableIo.read(file, table, l2, "L2 table");
       reference.at(geometry.clusterOf(table));
       for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
@@ -338,10 +366,11 @@ public final class SnapshotOperations {
 
   private void requireInFile(long hostOffset) throws IOException {
     if (hostOffset >= file.length()) {
-      throw new CorruptImageException(
-          String.format(
-              "%s: a table refers to 0x%x, past the end of the file; run a check",
-              file.name(), hostOffset));
+      throw allocator
+          .guard()
+          .found(
+              String.format(
+                  "a table refers to 0x%x, past the end of the file; run a check", hostOffset));
     }
   }
 

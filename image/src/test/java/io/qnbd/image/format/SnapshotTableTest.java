@@ -81,12 +81,14 @@ final class SnapshotTableTest {
   @Test
   void refusesAnL1TableOutsideTheFile() throws CorruptImageException {
     Header header = new HeaderBuilder(3, 16).refcountTable(0x10000, 1).l1(0x30000, 1).build();
-    entry("a", 16).requireTable("disk.qcow2", 0, header, 0x30001);
+    entry("a", 16).requireTable("disk.qcow2", 0, header.clusterBytes(), 0x30001);
     String message =
         String.valueOf(
             assertThrows(
                     CorruptImageException.class,
-                    () -> entry("a", 16).requireTable("disk.qcow2", 4, header, 0x30000))
+                    () ->
+                        entry("a", 16)
+                            .requireTable("disk.qcow2", 4, header.clusterBytes(), 0x30000))
                 .getMessage());
     assertTrue(message.contains("snapshot 4: L1 offset is 0x30000"), message);
   }
