@@ -4,6 +4,7 @@ import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.OverlapCheck;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.ConfigException;
 import io.qnbd.server.config.ExportKeys;
@@ -120,6 +121,17 @@ final class ExportOptions {
   private @Nullable Path passphraseFile;
 
   @Option(
+      names = "--overlap-check",
+      paramLabel = "LEVEL",
+      description = {
+        "How much an image is trusted that is written to. none: its tables are believed. constant: "
+            + "nothing is written over header, L1, refcount and snapshot tables. cached: nor over "
+            + "any table in use, and reference counts must agree. all: the whole image is checked "
+            + "before it is opened. Default: cached."
+      })
+  private @Nullable OverlapCheck overlapCheck;
+
+  @Option(
       names = "--max-clients",
       paramLabel = "N",
       description = "Connections to each export at a time; 0 for no limit, the default.")
@@ -208,6 +220,7 @@ final class ExportOptions {
     put(keys, ExportKeys.BACKING_POLICY, backingPolicy == null ? null : Choice.name(backingPolicy));
     put(keys, ExportKeys.DATA_FILE, absolute(dataFile));
     put(keys, ExportKeys.PASSPHRASE_FILE, absolute(passphraseFile));
+    put(keys, ExportKeys.OVERLAP_CHECK, overlapCheck == null ? null : Choice.name(overlapCheck));
     put(keys, ExportKeys.L2_CACHE, l2Cache == null ? null : l2Cache.bytes());
     put(keys, ExportKeys.REF_BATCH, refBatch);
     put(keys, ExportKeys.REF_RESERVE, refReserve);

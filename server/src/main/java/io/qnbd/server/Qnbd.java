@@ -3,6 +3,7 @@ package io.qnbd.server;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.OverlapCheck;
 import io.qnbd.image.Preallocation;
 import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
@@ -153,6 +154,7 @@ public final class Qnbd implements Callable<Integer> {
         .registerConverter(RepairScope.class, orSentence(Choice::repairScope))
         .registerConverter(BackingPolicy.class, orSentence(Choice::backingPolicy))
         .registerConverter(Completion.class, orSentence(Completion::of))
+        .registerConverter(OverlapCheck.class, orSentence(Choice::overlapCheck))
         .registerConverter(TlsMode.class, orSentence(Choice::tlsMode))
         .setParameterExceptionHandler((failure, _) -> misused(failure))
         .setExecutionExceptionHandler((failure, command, _) -> failed(failure, command))

@@ -225,6 +225,7 @@ final class CommandLineTest {
         "serve a --cache sometimes",
         "serve a --create 100MB",
         "serve a --backing-policy maybe",
+        "serve a --overlap-check maybe",
         "serve a --ref-batch -1",
         "serve a --ref-reserve 2000000",
         "serve a --l2-cache 1K",

@@ -3,6 +3,7 @@ package io.qnbd.server.config;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.OverlapCheck;
 import io.qnbd.image.Preallocation;
 import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
@@ -32,6 +33,10 @@ public final class Choice {
 
   public static RepairScope repairScope(String text) {
     return parse(RepairScope.values(), text);
+  }
+
+  public static OverlapCheck overlapCheck(String text) {
+    return parse(OverlapCheck.values(), text);
   }
 
   public static TlsMode tlsMode(String text) {

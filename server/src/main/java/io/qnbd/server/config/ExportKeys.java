@@ -33,6 +33,7 @@ public final class ExportKeys {
   public static final String BACKING_POLICY = "backing-policy";
   public static final String DATA_FILE = "data-file";
   public static final String PASSPHRASE_FILE = "passphrase-file";
+  public static final String OVERLAP_CHECK = "overlap-check";
   public static final String L2_CACHE = "l2-cache";
   public static final String REF_BATCH = "ref-batch";
   public static final String REF_RESERVE = "ref-reserve";
@@ -125,6 +126,9 @@ public final class ExportKeys {
         .withBackingPolicy(
             Objects.requireNonNullElse(
                 fields.parsed(BACKING_POLICY, Choice::backingPolicy), defaults.backingPolicy()))
+        .withOverlapCheck(
+            Objects.requireNonNullElse(
+                fields.parsed(OVERLAP_CHECK, Choice::overlapCheck), defaults.overlapCheck()))
         .withL2CacheBytes(Objects.requireNonNullElse(l2CacheBytes, defaults.l2CacheBytes()))
         .withRefBatch(fields.count(REF_BATCH, defaults.refBatch(), 0, REF_COUNT_MAX))
         .withRefReserve(fields.count(REF_RESERVE, defaults.refReserve(), 0, REF_COUNT_MAX))

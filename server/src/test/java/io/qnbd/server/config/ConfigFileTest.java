@@ -10,6 +10,7 @@ import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.OverlapCheck;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.export.ExportSettings;
@@ -139,6 +140,7 @@ final class ConfigFileTest {
             path = "/b.raw"
             format = "raw"
             backing-policy = "any"
+            overlap-check = "all"
             [export.a]
             path = "c"
             """);
@@ -146,6 +148,7 @@ final class ConfigFileTest {
         List.of("z", "b c", "a"), config.exports().stream().map(ExportPlan::name).toList());
     assertEquals(CacheMode.DIRECTSYNC, config.exports().get(0).open().cacheMode());
     assertEquals(BackingPolicy.ANY, config.exports().get(1).open().backingPolicy());
+    assertEquals(OverlapCheck.ALL, config.exports().get(1).open().overlapCheck());
     assertEquals(ImageFormat.RAW, config.exports().get(1).open().format());
   }
 
