@@ -157,10 +157,12 @@ final class CommitOrder {
     boolean punched = false;
     try {
       if (punchFreed) {
-        layers
-            .file()
-            .punchHole(
-                layers.geometry().offsetOf(run.first()), layers.geometry().offsetOf(run.count()));
+        long at = layers.geometry().offsetOf(run.first());
+        // The file may end inside its last cluster.
+        long there = Math.min(layers.geometry().offsetOf(run.count()), layers.file().length() - at);
+        if (there > 0) {
+          layers.file().punchHole(at, there);
+        }
         punched = true;
       }
     } catch (IOException e) {

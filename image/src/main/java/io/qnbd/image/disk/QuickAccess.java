@@ -119,8 +119,7 @@ final class QuickAccess {
     }
   }
 
-  private @Nullable Mapping lookup(long offset, long bytesMax, boolean toWrite)
-      throws IOException {
+  private @Nullable Mapping lookup(long offset, long bytesMax, boolean toWrite) throws IOException {
     ReentrantLock metadata = layers.metadata();
     for (int tries = 0; !metadata.tryLock(); tries++) {
       if (tries == LOCK_TRIES) {

@@ -252,13 +252,31 @@ public final class ClusterMap {
   }
 
   Mapping compressed(long entry, long bytes) throws IOException {
+    checkCompressed(entry);
+    return new Mapping.Compressed(
+        L2Entry.compressedOffset(entry, geometry.clusterBits()),
+        L2Entry.compressedBytes(entry, geometry.clusterBits()),
+        bytes);
+  }
+
+  private void requirePossible(SliceCache.Slice slice, int index, long cluster) throws IOException {
+    long entry = slice.entries[index * geometry.l2EntryWords()];
+    if (subclusters != null) {
+      subclusters.require(slice, index, cluster);
+    }
+    if (L2Entry.compressed(entry)) {
+      checkCompressed(entry);
+    } else {
+      checkStandard(entry, cluster);
+    }
+  }
+
+  private void checkCompressed(long entry) throws IOException {
     long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
     if (clusters.fixed() || !inFile(at) || L2Entry.copied(entry)) {
       throw guard.found(
           String.format("L2 entry 0x%x describes a compressed cluster outside the file", entry));
     }
-    return new Mapping.Compressed(
-        at, L2Entry.compressedBytes(entry, geometry.clusterBits()), bytes);
   }
 
   void checkStandard(long entry, long cluster) throws IOException {
@@ -330,6 +348,10 @@ public final class ClusterMap {
     SliceCache.Slice slice = slice(table, cluster);
     if (!slice.checked) {
       int index = (int) geometry.l1Index(cluster);
+      long first = cluster - indexInSlice(cluster);
+      for (int i = 0; i < geometry.sliceEntries(); i++) {
+        requirePossible(slice, i, first + i);
+      }
       if (guard.flagsMayBeStale()) {
         // Then the cluster is copied, and at worst the old one leaks.
         setL1(index, check.withoutStaleFlag(l1[index]));
@@ -337,23 +359,35 @@ public final class ClusterMap {
           slices.markDirty(slice);
         }
       }
-      check.require(l1[index], slice.entries, cluster - indexInSlice(cluster));
+      check.require(l1[index], firstWords(slice.entries), first);
       slice.checked = true;
     }
     return slice;
   }
 
-  /** The slice of a cluster that has an L2 table. */
+  /** What is left of entries without what they say about subclusters. */
+  private long[] firstWords(long[] words) {
+    if (!geometry.extendedL2()) {
+      return words;
+    }
+    long[] entries = new long[words.length / 2];
+    for (int i = 0; i < entries.length; i++) {
+      entries[i] = words[2 * i];
+    }
+    return entries;
+  }
+
+  /** The slice of a cluster that has an L2 table, for one who may change it. */
   SliceCache.Slice slice(long cluster) throws IOException {
-    return slice(tableOffset(cluster), cluster);
+    return checkedSlice(tableOffset(cluster), cluster);
+  }
+
+  CorruptImageException found(String what) {
+    return guard.found(what);
   }
 
   void markDirty(SliceCache.Slice slice) {
     slices.markDirty(slice);
-  }
-
-  String fileName() {
-    return file.name();
   }
 
   int indexInSlice(long cluster) {

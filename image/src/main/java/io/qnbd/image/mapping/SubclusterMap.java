@@ -1,6 +1,5 @@
 package io.qnbd.image.mapping;
 
-import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.Subclusters;
@@ -128,13 +127,18 @@ public final class SubclusterMap {
       map.checkStandard(entry, cluster);
     }
     if (!Subclusters.consistent(entry, word)) {
-      throw new CorruptImageException(
+      throw map.found(
           String.format(
-              "%s: the L2 entry of guest offset 0x%x is 0x%x with subclusters 0x%x, which"
+              "the L2 entry of guest offset 0x%x is 0x%x with subclusters 0x%x, which"
                   + " contradict each other; run a check",
-              map.fileName(), geometry.offsetOf(cluster), entry, word));
+              geometry.offsetOf(cluster), entry, word));
     }
     return entry;
+  }
+
+  /** Throws unless both halves of an entry are sound. */
+  void require(SliceCache.Slice slice, int index, long cluster) throws IOException {
+    checked(slice, 2 * index, cluster);
   }
 
   private int wordInSlice(long cluster) {

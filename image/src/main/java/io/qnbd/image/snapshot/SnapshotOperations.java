@@ -222,7 +222,7 @@ public final class SnapshotOperations {
 
   private void requireDisk(SnapshotEntry entry, long virtualBytes) throws IOException {
     if (virtualBytes < 0
-        || HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), false)
+        || HeaderRules.l1EntriesFor(virtualBytes, geometry.clusterBits(), geometry.extendedL2())
             > entry.l1Entries()) {
       throw new CorruptImageException(
           String.format(

@@ -161,7 +161,7 @@ final class DamagedTablesTest {
   private static List<Case> l2Cases() {
     return List.of(
         inPlace("L2 entry of nothing but COPIED", "names no", v -> v.set(v.entryAt(0), COPIED)),
-        inPlace("data past the end", "refcount of 0", v -> v.set(v.entryAt(0), 1L << 40)),
+        inPlace("data past the end", "names no", v -> v.set(v.entryAt(0), 1L << 40)),
         inPlace(
             "data in the L2 table itself",
             "overlaps the L2 table",
