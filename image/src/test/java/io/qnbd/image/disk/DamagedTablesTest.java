@@ -46,7 +46,7 @@ final class DamagedTablesTest {
   private static final long NEW = 40L * CLUSTER;
 
   /** An image to be damaged. */
-  private static final class Victim {
+  static final class Victim {
     final MemoryStorage file;
 
     Victim(int version, boolean snapshot) throws IOException {
@@ -105,16 +105,16 @@ final class DamagedTablesTest {
         });
   }
 
-  private interface Damage {
+  interface Damage {
     void on(Victim victim) throws IOException;
   }
 
-  private interface Action {
+  interface Action {
     void on(DiskImage image) throws IOException;
   }
 
   /** A kind of damage, and a request that must not make it worse. */
-  private record Case(String name, String sentence, Damage damage, Action action) {
+  record Case(String name, String sentence, Damage damage, Action action) {
     @Override
     public String toString() {
       return name;
