@@ -126,7 +126,7 @@ final class CommitOrder {
       if (layers.allocator().pooled() > 0) {
         layers.allocator().drain();
         layers.allocator().writeRefcounts();
-        long used = layers.allocator().usedEnd(layers.file().length());
+        long used = layers.allocator().cuttableEnd(layers.file().length());
         if (used < layers.file().length()) {
           layers.file().setLength(used);
         }

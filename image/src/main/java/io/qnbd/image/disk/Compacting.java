@@ -33,6 +33,9 @@ import org.jspecify.annotations.Nullable;
  * <p>So a power cut at any moment leaves each of them where it was or where it went, and leaks at
  * most. What snapshots share, their L1 tables, bitmaps and compressed clusters stay where they are.
  *
+ * <p>All of it rests on the counts, so the tables are looked through before: nothing that the disk
+ * or a snapshot refers to may be counted as free.
+ *
  * <p>One at a time, and none while snapshots or the size change: the caller sees to that.
  */
 final class Compacting {
@@ -44,6 +47,7 @@ final class Compacting {
   private final Layers layers;
   private final RangeLock clusters;
   private final Growth growth;
+  private final Growth.Step requireSnapshotsCounted;
   private final Growth.Step flush;
   private final Growth.Step afterChange;
   private final ProgressListener progress;
@@ -56,12 +60,14 @@ final class Compacting {
       Layers layers,
       RangeLock clusters,
       Growth growth,
+      Growth.Step requireSnapshotsCounted,
       Growth.Step flush,
       Growth.Step afterChange,
       ProgressListener progress) {
     this.layers = layers;
     this.clusters = clusters;
     this.growth = growth;
+    this.requireSnapshotsCounted = requireSnapshotsCounted;
     this.flush = flush;
     this.afterChange = afterChange;
     this.progress = progress;
@@ -69,6 +75,7 @@ final class Compacting {
 
   /** Compacts the image. */
   Compaction run(long virtualBytes) throws IOException {
+    requireCounted();
     long oldFileBytes = layers.file().length();
     for (int pass = 0; pass < PASSES_MAX; pass++) {
       settle();
@@ -85,6 +92,18 @@ final class Compacting {
     punchFree();
     long stayed = cutOff();
     return new Compaction(oldFileBytes, layers.file().length(), moved, stayed);
+  }
+
+  private void requireCounted() throws IOException {
+    for (int index = 0; index < layers.map().l1Entries(); index++) {
+      layers.metadata().lock();
+      try {
+        layers.map().requireSound(index);
+      } finally {
+        layers.metadata().unlock();
+      }
+    }
+    requireSnapshotsCounted.run();
   }
 
   /** Commits, and writes everything as free that is kept ready for guests. */
@@ -298,6 +317,7 @@ final class Compacting {
             free++;
           }
           long bytes = geometry.offsetOf(free - at);
+          layers.allocator().guard().requireFree("cluster counted as free", at, free - at);
           if (free > at && !layers.file().isHole(geometry.offsetOf(at), bytes)) {
             layers.file().punchHole(geometry.offsetOf(at), bytes);
           }

@@ -57,7 +57,9 @@ record Layers(
     ClusterCache cache,
     Scratch scratch) {
 
-  /** Whether a sync of any file has failed, or the image is corrupt: nothing is changed any more. */
+  /**
+   * Whether a sync of any file has failed, or the image is corrupt: nothing is changed any more.
+   */
   boolean failed() {
     return file.failed() || (dataFile != null && dataFile.storage().failed());
   }

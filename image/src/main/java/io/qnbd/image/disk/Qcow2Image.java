@@ -743,7 +743,7 @@ public final class Qcow2Image implements DiskImage {
     try {
       layers.allocator().drain();
       layers.allocator().writeRefcounts();
-      long used = layers.allocator().usedEnd(file.length());
+      long used = layers.allocator().cuttableEnd(file.length());
       if (used < file.length()) {
         file.setLength(used);
       }
@@ -943,7 +943,14 @@ public final class Qcow2Image implements DiskImage {
     Compaction[] done = new Compaction[1];
     change(() ->
         done[0] =
-            new Compacting(layers, clusters, growth, this::flush, this::afterChange, progress)
+            new Compacting(
+                    layers,
+                    clusters,
+                    growth,
+                    snapshotOperations::requireCounted,
+                    this::flush,
+                    this::afterChange,
+                    progress)
                 .run(virtualBytes));
     return done[0];
   }

@@ -90,6 +90,7 @@ final class Shrinking {
     long first = geometry.clusterOf(l1Offset);
     long kept = geometry.clustersFor((long) entries * L1Entry.BYTES);
     long had = geometry.clustersFor((long) oldEntries * L1Entry.BYTES);
+    layers.allocator().guard().forget(first + kept, had - kept);
     for (long i = kept; i < had; i++) {
       layers.allocator().release(first + i);
     }

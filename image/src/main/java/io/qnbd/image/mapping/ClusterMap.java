@@ -109,7 +109,7 @@ public final class ClusterMap {
     this.clusters = clusters;
     this.barrier = barrier;
     this.guard = allocator.guard();
-    this.check = new SliceCheck(geometry, allocator);
+    this.check = new SliceCheck(geometry, allocator, clusters.fixed());
     this.subclusters =
         geometry.extendedL2()
             ? new SubclusterMap(this, geometry, options.backingBytes(), clusters, barrier)
@@ -418,7 +418,7 @@ public final class ClusterMap {
     if (tableMissing(cluster)) {
       return inSlice;
     }
-    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     if (subclusters != null) {
       return subclusters.countToAllocate(slice, cluster, inSlice);
     }
@@ -516,7 +516,7 @@ public final class ClusterMap {
    */
   public void assign(long cluster, HostRun run) throws IOException {
     requireWholeClusters();
-    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     int index = indexInSlice(cluster);
     boolean fresh = clusters.fresh(run);
     for (int i = 0; i < run.count(); i++) {
@@ -535,7 +535,7 @@ public final class ClusterMap {
    * written, and releases what it referred to before.
    */
   public void assignCompressed(long cluster, long hostOffset, int bytes) throws IOException {
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     int word = indexInSlice(cluster) * geometry.l2EntryWords();
     long old = slice.entries[word];
     barrier.require(); // a torn stream reads as nothing at all
@@ -553,7 +553,7 @@ public final class ClusterMap {
    */
   public void clearZeroFlag(long cluster, int count) throws IOException {
     requireWholeClusters();
-    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     int index = indexInSlice(cluster);
     for (int i = 0; i < count; i++) {
       slice.entries[index + i] &= ~L2Entry.ZERO;
@@ -584,7 +584,7 @@ public final class ClusterMap {
    * that there is nothing to do.
    */
   public void drop(long cluster, int count, Dropped how) throws IOException {
-    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     if (subclusters != null) {
       subclusters.drop(slice, cluster, count, how);
       return;
@@ -623,7 +623,7 @@ public final class ClusterMap {
 
   /** Gives {@code run.count()} clusters in one prepared slice clusters that read as zeroes. */
   public void assignZero(long cluster, HostRun run) throws IOException {
-    SliceCache.Slice slice = checkedSlice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     if (subclusters != null) {
       subclusters.assignZero(slice, cluster, run);
       return;
@@ -642,6 +642,7 @@ public final class ClusterMap {
    * look any of it up meanwhile.
    */
   public void dropTable(int index) throws IOException {
+    requireSound(index);
     long table = L1Entry.tableOffset(l1[index]);
     if (table == 0) {
       return;
@@ -653,7 +654,20 @@ public final class ClusterMap {
       }
     }
     setL1(index, 0);
+    guard.forget(geometry.clusterOf(table), 1);
     allocator.release(geometry.clusterOf(table));
+  }
+
+  /**
+   * Throws unless the L2 table at {@code index} of the L1 table, if there is one, and all that it
+   * refers to are what they must be before any of it is changed.
+   */
+  public void requireSound(int index) throws IOException {
+    long first = (long) index * geometry.l2Entries();
+    long table = tableOffset(first);
+    for (int at = 0; table != 0 && at < geometry.l2Entries(); at += geometry.sliceEntries()) {
+      SliceCache.Slice _ = checkedSlice(table, first + at);
+    }
   }
 
   /** Releases what an entry refers to. */
@@ -676,7 +690,8 @@ public final class ClusterMap {
   /**
    * Where the L2 table at {@code index} is, if nothing but the active L1 table names it; else 0.
    */
-  public long soleTable(int index) {
+  public long soleTable(int index) throws IOException {
+    requireSound(index);
     return L1Entry.copied(l1[index]) ? L1Entry.tableOffset(l1[index]) : 0;
   }
 
@@ -692,7 +707,9 @@ public final class ClusterMap {
     }
     barrier.require();
     slices.forget(table, geometry.clusterBytes());
+    guard.note(MetadataUse.L2_TABLE, run.first(), 1);
     setL1(index, L1Entry.of(table));
+    guard.forget(geometry.clusterOf(old), 1);
     allocator.release(geometry.clusterOf(old));
   }
 
@@ -713,7 +730,7 @@ public final class ClusterMap {
     if (tableMissing(cluster)) {
       return 0;
     }
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     int words = geometry.l2EntryWords();
     int index = words * indexInSlice(cluster);
     int inSlice = clustersInSlice(cluster, max);
@@ -745,7 +762,7 @@ public final class ClusterMap {
    * data was copied; what else their entries say stays.
    */
   public void relocate(long cluster, HostRun run) throws IOException {
-    SliceCache.Slice slice = slice(tableOffset(cluster), cluster);
+    SliceCache.Slice slice = slice(cluster);
     int words = geometry.l2EntryWords();
     int index = words * indexInSlice(cluster);
     for (int i = 0; i < run.count(); i++) {

@@ -22,8 +22,14 @@ final class SliceCheck {
   private final Geometry geometry;
   private final Allocator allocator;
   private final Guard guard;
+  private final boolean elsewhere;
 
-  SliceCheck(Geometry geometry, Allocator allocator) {
+  /**
+   * @param elsewhere whether what entries refer to is in another file, at offsets that {@link
+   *     ClusterMap} has compared with the only ones there are, and not counted
+   */
+  SliceCheck(Geometry geometry, Allocator allocator, boolean elsewhere) {
+    this.elsewhere = elsewhere;
     this.geometry = geometry;
     this.allocator = allocator;
     this.guard = allocator.guard();
@@ -41,6 +47,9 @@ final class SliceCheck {
       return;
     }
     requireCounted("L2 table", L1Entry.tableOffset(l1Entry), L1Entry.copied(l1Entry), firstCluster);
+    if (elsewhere) {
+      return;
+    }
     long[] owned = new long[entries.length];
     int ownedCount = 0;
     for (int i = 0; i < entries.length; i++) {
@@ -70,7 +79,7 @@ final class SliceCheck {
   /** The same for L2 entries; returns whether there was one. */
   boolean clearStaleFlags(long[] entries) throws IOException {
     boolean changed = false;
-    for (int i = 0; i < entries.length; i++) {
+    for (int i = 0; !elsewhere && i < entries.length; i++) {
       long entry = entries[i];
       if (!L2Entry.compressed(entry) && L2Entry.copied(entry) && stale(L2Entry.hostOffset(entry))) {
         entries[i] = entry & ~L2Entry.COPIED;
@@ -86,7 +95,7 @@ final class SliceCheck {
 
   private void requireNoMetadata(long[] entries, long firstCluster) throws IOException {
     for (int i = 0; i < entries.length; i++) {
-      if (entries[i] != 0) {
+      if (entries[i] != 0 && !elsewhere) {
         requireNoMetadata(entries[i], firstCluster + i);
       }
     }

@@ -67,6 +67,10 @@ public final class Allocator {
   private final Guard guard;
   private final ClusterPool pool = new ClusterPool();
   private final StreamSpace streams;
+  private final FreedTail freed = new FreedTail();
+
+  /** Clusters of the file from there on are there because of this session. */
+  private long foundEnd;
 
   private ReleaseBatch released = new ReleaseBatch();
   private int reserveNext;
@@ -103,7 +107,8 @@ public final class Allocator {
       Barrier barrier,
       int reserveMax,
       boolean lazy,
-      Guard guard) {
+      Guard guard)
+      throws IOException {
     this.file = file;
     this.geometry = geometry;
     this.blocks = blocks;
@@ -112,6 +117,7 @@ public final class Allocator {
     this.lazy = lazy;
     this.streams = new StreamSpace(geometry.clusterBytes());
     this.guard = guard;
+    this.foundEnd = geometry.clustersFor(file.length());
     long spanMax = Math.max(RESERVE_CLUSTERS_MIN, RESERVE_BYTES_MAX >> geometry.clusterBits());
     this.reserveMax = (int) Math.min(reserveMax, spanMax);
     this.reserveNext = Math.min(RESERVE_FIRST, this.reserveMax);
@@ -269,6 +275,7 @@ public final class Allocator {
 
   /** Ends the quarantine of a run; {@code punched} when it now reads as zeroes. */
   public void makeAvailable(HostRun run, boolean punched) throws IOException {
+    freed.add(run);
     boolean keep =
         pool.clusters() + run.count() <= Math.max(reserveMax, FREED_KEPT_MAX)
             && pool.runCount() < FREED_RUNS_KEPT_MAX;
@@ -315,7 +322,30 @@ public final class Allocator {
     raised = false;
   }
 
-  /** The end of the last cluster that is counted, looking down from {@code fileBytes}. */
+  /**
+   * Where the file may be cut off: the end of the last cluster that is counted, or that was there
+   * before, holds something, and is not known to have become unused since. So a count that damage
+   * has lost costs no data.
+   */
+  public long cuttableEnd(long fileBytes) throws IOException {
+    long end = geometry.clustersFor(fileBytes);
+    while (end > 1 && blocks.count(end - 1) == 0 && holdsNothing(end - 1)) {
+      end--;
+    }
+    foundEnd = Math.min(foundEnd, end);
+    return geometry.offsetOf(end);
+  }
+
+  private boolean holdsNothing(long cluster) throws IOException {
+    return cluster >= foundEnd
+        || freed.contains(cluster)
+        || file.isHole(geometry.offsetOf(cluster), geometry.clusterBytes());
+  }
+
+  /**
+   * The end of the last cluster that is counted, looking down from {@code fileBytes}: for somebody
+   * who knows that everything that is referred to is counted.
+   */
   public long usedEnd(long fileBytes) throws IOException {
     long end = geometry.clustersFor(fileBytes);
     while (end > 1 && blocks.count(end - 1) == 0) {
@@ -473,6 +503,7 @@ public final class Allocator {
   }
 
   private HostRun take(long first, int count) throws IOException {
+    guard.requireFree(ALLOCATED, first, count);
     for (long cluster = first; cluster < first + count; cluster++) {
       blocks.set(cluster, 1);
     }
@@ -498,7 +529,10 @@ public final class Allocator {
         if (run == null) {
           return moved;
         }
-        release(blocks.moveBlock(index, run.first()));
+        long old = blocks.moveBlock(index, run.first());
+        guard.forget(old, 1);
+        guard.note(MetadataUse.REFCOUNT_BLOCK, run.first(), 1);
+        release(old);
         barrier.require();
         moved++;
       }
@@ -508,8 +542,10 @@ public final class Allocator {
       HostRun run = allocateContiguousBelow(tableClusters, target);
       if (run != null) {
         for (long cluster : blocks.moveTable(run.first(), header)) {
+          guard.forget(cluster, 1);
           release(cluster);
         }
+        guard.note(MetadataUse.REFCOUNT_TABLE, run.first(), run.count());
         barrier.require();
         moved += tableClusters;
       }

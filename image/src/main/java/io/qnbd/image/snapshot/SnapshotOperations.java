@@ -263,6 +263,36 @@ public final class SnapshotOperations {
     }
   }
 
+  /**
+   * Throws unless all that snapshots refer to is counted as used. None may come or go meanwhile.
+   */
+  public void requireCounted() throws IOException {
+    for (SnapshotEntry entry : list()) {
+      requireTable(entry);
+      long[] l1 = new long[(int) entry.l1Entries()];
+      TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
+      for (long l1Entry : l1) {
+        metadata.lock();
+        try {
+          forEachReference(new long[] {l1Entry}, this::requireCounted);
+        } finally {
+          metadata.unlock();
+        }
+      }
+    }
+  }
+
+  private void requireCounted(long cluster) throws IOException {
+    if (!allocator.inUse(cluster)) {
+      throw allocator
+          .guard()
+          .found(
+              String.format(
+                  "a snapshot refers to cluster %d (0x%x), which is counted as free",
+                  cluster, geometry.offsetOf(cluster)));
+    }
+  }
+
   /** The snapshot's tables are nobody's to change, so they can be read from the file. */
   private void releaseTree(SnapshotEntry entry) throws IOException {
     long[] l1 = new long[(int) entry.l1Entries()];

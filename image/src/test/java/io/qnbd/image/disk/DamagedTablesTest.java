@@ -9,6 +9,7 @@ import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.OverlapCheck;
+import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.io.MemoryStorage;
@@ -88,6 +89,12 @@ final class DamagedTablesTest {
 
     long blockAt() {
       return longAt(tableAt());
+    }
+
+    /** Where the first snapshot has the data of a guest cluster. */
+    long snapshotsCluster(int guestCluster) {
+      long table = longAt(longAt(longAt(SNAPSHOTS_OFFSET_AT))) & OFFSET_MASK;
+      return longAt(table + 8L * guestCluster) & OFFSET_MASK;
     }
 
     void setRefcount(long offset, int count) throws IOException {
@@ -312,6 +319,67 @@ final class DamagedTablesTest {
     assertTrue(sentence.contains("overlaps the snapshot table"), sentence);
     assertThrows(IOException.class, image::close);
     assertOnlyMarked(before, victim.file);
+  }
+
+  /** The refcount block may have lost what it said of the end of the file. */
+  @Test
+  void uncountedEndOfTheFileIsNotCutOff() throws IOException {
+    Victim victim = new Victim(3, false);
+    for (int i = 0; i < WRITTEN; i++) {
+      victim.setRefcount(victim.longAt(victim.entryAt(i)) & OFFSET_MASK, 0);
+    }
+    List<byte[]> before = readable(victim.file);
+    try (DiskImage image = open(victim.file, OpenOptions.DEFAULT)) {
+      image.flush();
+    }
+    assertSame(before, readable(victim.file));
+  }
+
+  @Test
+  void endThatBecameUnusedIsCutOff() throws IOException {
+    Victim victim = new Victim(3, false);
+    long bytes = victim.file.length();
+    try (DiskImage image = open(victim.file, OpenOptions.DEFAULT)) {
+      image.trim(0, WRITTEN * CLUSTER);
+    }
+    assertEquals(bytes - WRITTEN * CLUSTER, victim.file.length());
+  }
+
+  static Stream<Case> compactions() {
+    return Stream.of(
+        new Case(
+            "data counted as free",
+            "refcount of 0",
+            v -> v.setRefcount(v.longAt(v.entryAt(WRITTEN - 1)) & OFFSET_MASK, 0),
+            image -> image.compact(ProgressListener.NONE)),
+        new Case(
+            "a snapshot's data counted as free",
+            "counted as free",
+            v -> v.setRefcount(v.snapshotsCluster(0), 0),
+            image -> image.compact(ProgressListener.NONE)),
+        new Case(
+            "L2 table counted as free",
+            "refcount of 0",
+            v -> v.setRefcount(v.l2At(), 0),
+            image -> image.compact(ProgressListener.NONE)),
+        new Case(
+            "L1 table counted as free",
+            "overlaps the L1 table",
+            v -> v.setRefcount(v.l1At(), 0),
+            image -> image.compact(ProgressListener.NONE)));
+  }
+
+  @ParameterizedTest
+  @MethodSource("compactions")
+  void compactingLosesNothingThatIsCountedAsFree(Case damaged) throws IOException {
+    Victim victim = new Victim(3, true);
+    damaged.damage.on(victim);
+    List<byte[]> before = readable(victim.file);
+    DiskImage image = open(victim.file, OpenOptions.DEFAULT);
+    String sentence = refusal(() -> damaged.action.on(image));
+    assertTrue(sentence.contains(damaged.sentence), sentence);
+    assertThrows(IOException.class, image::close);
+    assertSame(before, readable(victim.file));
   }
 
   @Test

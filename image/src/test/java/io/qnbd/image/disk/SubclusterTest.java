@@ -315,20 +315,29 @@ final class SubclusterTest {
     assertTrue(Checker.check(file).corruptions() > 0);
   }
 
-  /** The cluster can't be read or written; its neighbour can. */
+  private interface Request {
+    void on(DiskImage image) throws IOException;
+  }
+
+  /** The cluster can't be read or changed; its neighbour can be read. */
   private void assertDamaged(MemoryStorage file, String why) throws IOException {
-    try (DiskImage image = engine.open(file)) {
-      CorruptImageException refused =
-          assertThrows(CorruptImageException.class, () -> image.read(0, ByteBuffer.allocate(512)));
-      assertTrue(String.valueOf(refused.getMessage()).contains(why), refused.getMessage());
-      assertThrows(CorruptImageException.class, () -> write(image, 0, 512));
-      assertThrows(
-          CorruptImageException.class, () -> image.writeZeroes(SUB, SUB, ZeroMode.MAY_UNMAP));
-      assertThrows(CorruptImageException.class, () -> image.trim(SUB, SUB));
-      byte[] found = new byte[SUB];
-      image.read(CLUSTER, ByteBuffer.wrap(found));
-      assertArrayEquals(Pattern.fill(CLUSTER, SUB), found);
-    }
+    assertRefused(file, why, image -> image.read(0, ByteBuffer.allocate(512)));
+    assertRefused(file, why, image -> write(image, 0, 512));
+    assertRefused(file, why, image -> image.writeZeroes(SUB, SUB, ZeroMode.MAY_UNMAP));
+    assertRefused(file, why, image -> image.trim(SUB, SUB));
+  }
+
+  /** The first request that finds the damage says so; the image then takes no more changes. */
+  private void assertRefused(MemoryStorage file, String why, Request request) throws IOException {
+    DiskImage image = engine.open(file.copy());
+    CorruptImageException refused =
+        assertThrows(CorruptImageException.class, () -> request.on(image));
+    assertTrue(String.valueOf(refused.getMessage()).contains(why), refused.getMessage());
+    byte[] found = new byte[SUB];
+    image.read(CLUSTER, ByteBuffer.wrap(found));
+    assertArrayEquals(Pattern.fill(CLUSTER, SUB), found);
+    assertThrows(IOException.class, () -> write(image, CLUSTER, 512));
+    assertThrows(IOException.class, image::close);
   }
 
   @Test
