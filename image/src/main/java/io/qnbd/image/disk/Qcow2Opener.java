@@ -245,23 +245,9 @@ final class Qcow2Opener {
     long[] refcountTable =
         options.readOnly() ? new long[0] : new long[(int) (tableBytes / Long.BYTES)];
     TableIo.read(file, header.refcountTableOffset(), refcountTable, "refcount table");
-    SnapshotDirectory directory =
-        new SnapshotDirectory(
-            file,
-            geometry,
-            header.snapshotsOffset(),
-            ImageFile.of(file).readSnapshots(header).entries());
+    SnapshotDirectory directory = directory(file, header);
     Tree tree = tree(file, header, directory, options.snapshot());
-    Guard guard =
-        options.readOnly()
-            ? Guard.ofReader(file.name())
-            : MetadataSurvey.guard(
-                file,
-                header,
-                options.overlapCheck(),
-                tree.l1(),
-                refcountTable,
-                directory.entries());
+    Guard guard = guard(file, header, options, tree, refcountTable, directory);
     RefcountBlocks blocks =
         new RefcountBlocks(file, geometry, header.refcountTableOffset(), refcountTable, guard);
     Allocator allocator =
@@ -312,6 +298,30 @@ final class Qcow2Opener {
         codec(file, header),
         cache,
         new Scratch(geometry.clusterBytes()));
+  }
+
+  private static SnapshotDirectory directory(LatchedStorage file, Header header)
+      throws IOException {
+    return new SnapshotDirectory(
+        file,
+        header.geometry(),
+        header.snapshotsOffset(),
+        ImageFile.of(file).readSnapshots(header).entries());
+  }
+
+  private static Guard guard(
+      LatchedStorage file,
+      Header header,
+      OpenOptions options,
+      Tree tree,
+      long[] refcountTable,
+      SnapshotDirectory directory)
+      throws IOException {
+    if (options.readOnly()) {
+      return Guard.ofReader(file.name());
+    }
+    return MetadataSurvey.guard(
+        file, header, options.overlapCheck(), tree.l1(), refcountTable, directory.entries());
   }
 
   private static ClusterCodec codec(Storage file, Header header) throws UnsupportedImageException {
