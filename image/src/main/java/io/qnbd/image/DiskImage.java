@@ -220,11 +220,17 @@ public interface DiskImage extends AutoCloseable {
   }
 
   /**
-   * The persistent dirty bitmaps that may be believed, in the order of the image. Empty where the
-   * format has none; on an image that was opened for writing, which does not keep them up to date;
-   * and on an internal snapshot, which they do not describe.
+   * The image's persistent dirty bitmaps.
+   *
+   * @throws UnsupportedImageException when the format has none, or when this is an internal
+   *     snapshot, which they do not describe
    */
-  default List<BitmapInfo> bitmaps() {
+  default Bitmaps bitmaps() throws UnsupportedImageException {
+    throw new UnsupportedImageException("the image has no dirty bitmaps");
+  }
+
+  /** Those {@link #bitmaps} that can be believed; empty where there are none. */
+  default List<BitmapInfo> consistentBitmaps() {
     return List.of();
   }
 
@@ -232,7 +238,10 @@ public interface DiskImage extends AutoCloseable {
    * Tells what a bitmap says of {@code [offset, offset + bytes)}: pieces in ascending order without
    * gaps, each as long as it can be. Stops when the sink says so.
    *
-   * @param bitmap the name of one of {@link #bitmaps}
+   * <p>Of an enabled bitmap a piece says what was so at some moment during the call: a change that
+   * had returned before is in it, one that goes on meanwhile may be.
+   *
+   * @param bitmap the name of one of {@link #consistentBitmaps}
    * @throws UnsupportedImageException when there is no bitmap of that name
    */
   default void dirtyExtents(String bitmap, long offset, long bytes, DirtySink sink)

@@ -32,6 +32,8 @@ public record ImageReport(
    * @param autoclearFeatures names of the autoclear features that are set
    * @param encryption {@code none}, {@code aes} or {@code luks}
    * @param compression {@code zlib} or {@code zstd}
+   * @param bitmaps persistent dirty bitmaps; none where their directory can't be read, or where the
+   *     image was changed by software that knows none
    */
   public record Qcow2Details(
       int version,
@@ -49,13 +51,15 @@ public record ImageReport(
       @Nullable String backingFile,
       @Nullable String backingFormat,
       @Nullable String dataFile,
-      List<Snapshot> snapshots) {
+      List<Snapshot> snapshots,
+      List<Bitmap> bitmaps) {
 
     public Qcow2Details {
       incompatibleFeatures = List.copyOf(incompatibleFeatures);
       compatibleFeatures = List.copyOf(compatibleFeatures);
       autoclearFeatures = List.copyOf(autoclearFeatures);
       snapshots = List.copyOf(snapshots);
+      bitmaps = List.copyOf(bitmaps);
     }
   }
 
@@ -73,4 +77,13 @@ public record ImageReport(
       long virtualBytes,
       long vmStateBytes,
       long vmClockNanos) {}
+
+  /**
+   * A persistent dirty bitmap, as the file has it.
+   *
+   * @param inUse an image that is open has changes that are not in it yet; in an image at rest it
+   *     was not written to its end and can't be believed
+   * @param auto whether it records
+   */
+  public record Bitmap(String name, long granularityBytes, boolean inUse, boolean auto) {}
 }

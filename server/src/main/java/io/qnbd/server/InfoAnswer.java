@@ -1,6 +1,8 @@
 package io.qnbd.server;
 
+import io.qnbd.image.BitmapInfo;
 import io.qnbd.image.ImageReport;
+import io.qnbd.image.ImageReport.Bitmap;
 import io.qnbd.image.ImageReport.Qcow2Details;
 import io.qnbd.image.ImageReport.Snapshot;
 import io.qnbd.server.config.Sizes;
@@ -30,6 +32,7 @@ final class InfoAnswer {
     if (qcow2 != null) {
       appendDetails(text, qcow2);
       appendSnapshots(text, qcow2.snapshots());
+      appendBitmaps(text, qcow2.bitmaps());
     }
     return text.toString();
   }
@@ -79,6 +82,21 @@ final class InfoAnswer {
     }
     text.append("%nsnapshots:".formatted());
     text.append(SnapshotAnswer.rows(snapshots, "  "));
+  }
+
+  private static void appendBitmaps(StringBuilder text, List<Bitmap> bitmaps) {
+    if (bitmaps.isEmpty()) {
+      return;
+    }
+    text.append("%nbitmaps:".formatted());
+    text.append(
+        BitmapAnswer.rows(
+            bitmaps.stream()
+                .map(bitmap ->
+                    new BitmapInfo(
+                        bitmap.name(), bitmap.granularityBytes(), bitmap.auto(), !bitmap.inUse()))
+                .toList(),
+            "  "));
   }
 
   private static String row(String name, String value) {
@@ -156,11 +174,32 @@ final class InfoAnswer {
       json.writeStringProperty("format", qcow2.encryption());
       json.writeEndObject();
     }
+    writeBitmaps(json, qcow2.bitmaps());
     writeNames(json, "incompatible-features", qcow2.incompatibleFeatures());
     writeNames(json, "compatible-features", qcow2.compatibleFeatures());
     writeNames(json, "autoclear-features", qcow2.autoclearFeatures());
     json.writeEndObject();
     json.writeEndObject();
+  }
+
+  private static void writeBitmaps(JsonGenerator json, List<Bitmap> bitmaps) {
+    if (bitmaps.isEmpty()) {
+      return;
+    }
+    json.writeArrayPropertyStart("bitmaps");
+    for (Bitmap bitmap : bitmaps) {
+      json.writeStartObject();
+      writeNames(
+          json,
+          "flags",
+          Stream.of(bitmap.inUse() ? "in-use" : "", bitmap.auto() ? "auto" : "")
+              .filter(flag -> !flag.isEmpty())
+              .toList());
+      json.writeStringProperty("name", bitmap.name());
+      json.writeNumberProperty("granularity", bitmap.granularityBytes());
+      json.writeEndObject();
+    }
+    json.writeEndArray();
   }
 
   private static void writeNames(JsonGenerator json, String property, List<String> names) {

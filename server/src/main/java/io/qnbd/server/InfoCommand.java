@@ -20,8 +20,9 @@ import picocli.CommandLine.Parameters;
     header = "Say what an image is.",
     synopsisHeading = "%nUsage: ",
     description = {
-      "Says what an image is: its format, sizes, features, backing file and snapshots. Reads the "
-          + "named file only and, without --backing-chain, never opens a file that the image names."
+      "Says what an image is: its format, sizes, features, backing file, snapshots and bitmaps. "
+          + "Reads the named file only and, without --backing-chain, never opens a file that the "
+          + "image names."
     },
     descriptionHeading = "%n",
     parameterListHeading = "%nArguments:%n",

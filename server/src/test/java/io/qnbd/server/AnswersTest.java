@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.qnbd.image.CheckReport;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
+import io.qnbd.image.ImageReport.Bitmap;
 import io.qnbd.image.ImageReport.Qcow2Details;
 import io.qnbd.image.ImageReport.Snapshot;
 import java.nio.file.Path;
@@ -51,7 +52,8 @@ final class AnswersTest {
                 Instant.ofEpochSecond(1_700_000_000, 5),
                 1 << 20,
                 0,
-                61_000_000_007L)));
+                61_000_000_007L)),
+        List.of(new Bitmap(HOSTILE, 65536, true, true)));
   }
 
   private static ImageReport report(@Nullable Qcow2Details details) {
@@ -95,6 +97,9 @@ final class AnswersTest {
     assertEquals(61L, snapshot.get("vm-clock-sec"));
     assertEquals(7L, snapshot.get("vm-clock-nsec"));
     assertEquals(0L, snapshot.get("vm-state-size"));
+    Map<?, ?> bitmap = object(((List<?>) requireNonNull(data.get("bitmaps"))).getFirst());
+    assertEquals(
+        Map.of("flags", List.of("in-use", "auto"), "name", HOSTILE, "granularity", 65536L), bitmap);
   }
 
   @Test

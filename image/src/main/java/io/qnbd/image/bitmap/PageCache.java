@@ -7,8 +7,8 @@ import java.util.Iterator;
 import java.util.LinkedHashMap;
 
 /**
- * The last pages of bitmap tables and bitmap data that were read. The file does not change
- * meanwhile: bitmaps are read from images that nobody writes to.
+ * The last pages of a bitmap's table and data that were read. They do not change meanwhile, or only
+ * to what the reader adds to them anyway: see {@link StoredBits}.
  *
  * <p>Thread-safe: the map by its monitor, under which nothing is read; a page is never changed.
  */
@@ -25,7 +25,11 @@ final class PageCache {
   /** Pages are not larger than clusters, so that each lies in one. */
   PageCache(ImageFile file, int clusterBytes) {
     this.file = file;
-    this.pageBytes = Math.min(PAGE_BYTES, clusterBytes);
+    this.pageBytes = pageBytes(clusterBytes);
+  }
+
+  static int pageBytes(int clusterBytes) {
+    return Math.min(PAGE_BYTES, clusterBytes);
   }
 
   int pageBytes() {

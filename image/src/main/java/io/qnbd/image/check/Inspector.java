@@ -1,7 +1,9 @@
 package io.qnbd.image.check;
 
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
+import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.format.FeatureSet;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.SnapshotEntry;
@@ -13,9 +15,13 @@ import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Describes an image, also one that can't be opened. No file that the image names is opened. */
 public final class Inspector {
+  private static final Logger LOG = LoggerFactory.getLogger(Inspector.class);
+
   private Inspector() {}
 
   /**
@@ -69,7 +75,18 @@ public final class Inspector {
         header.backingFile(),
         header.backingFormat(),
         header.dataFile(),
-        snapshots);
+        snapshots,
+        bitmaps(file, header));
+  }
+
+  private static List<ImageReport.Bitmap> bitmaps(ImageFile file, Header header)
+      throws IOException {
+    try {
+      return DirtyBitmaps.describe(file, header);
+    } catch (CorruptImageException e) {
+      LOG.warn("{}, so no bitmaps are shown", e.getMessage());
+      return List.of();
+    }
   }
 
   /** A snapshot in the words of the API; one that does not say its disk's size has the image's. */

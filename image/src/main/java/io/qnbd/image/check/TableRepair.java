@@ -1,6 +1,9 @@
 package io.qnbd.image.check;
 
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.ProgressListener;
+import io.qnbd.image.bitmap.DirtyBitmaps;
+import io.qnbd.image.format.BitmapEntry;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
@@ -9,6 +12,7 @@ import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.format.SnapshotTable;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.ImageFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
@@ -155,6 +159,9 @@ final class TableRepair {
 
   private boolean writeEntries() throws IOException {
     boolean written = !fixes.copies().isEmpty();
+    if (!fixes.entries().isEmpty()) {
+      distrustBitmaps();
+    }
     for (Fixes.EntryFix fix : fixes.entries()) {
       if (!fixes.overlapped(geometry.clusterOf(fix.at()))) {
         writeEntry(fix.at(), fix.entry(), fix.what());
@@ -203,6 +210,32 @@ final class TableRepair {
       file.write(HeaderLayout.SNAPSHOT_COUNT_AT, fields);
       file.sync();
       notes.accept("the snapshots have the extra data that version 3 asks for");
+    }
+  }
+
+  /**
+   * An entry that is mended may change what the disk reads as, which bitmaps that record missed.
+   */
+  private void distrustBitmaps() throws IOException {
+    List<Long> flags;
+    try {
+      flags = DirtyBitmaps.recordingFlags(ImageFile.of(file), header);
+    } catch (CorruptImageException e) {
+      return; // it says so itself when it has been found
+    }
+    for (long at : flags) {
+      if (fixes.overlapped(geometry.clusterOf(at))) {
+        forgetBitmaps();
+        return;
+      }
+    }
+    for (long at : flags) {
+      ByteBuffer field = ImageFile.of(file).read(at, Integer.BYTES);
+      file.write(at, field.putInt(0, field.getInt(0) | BitmapEntry.IN_USE).clear());
+    }
+    if (!flags.isEmpty()) {
+      file.sync();
+      notes.accept("the bitmaps that record count as inconsistent now: they missed the repair");
     }
   }
 

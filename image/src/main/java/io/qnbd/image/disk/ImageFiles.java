@@ -84,15 +84,23 @@ public final class ImageFiles {
   public static void applySnapshot(
       Path path, String snapshot, OpenOptions how, ProgressListener progress) throws IOException {
     OpenOptions options = how.withFormat(ImageFormat.QCOW2).withSnapshot(null).withReadOnly(false);
+    List<String> wrongBitmaps = List.of();
     try (DiskImage image = open(path, options, progress)) {
       if (image instanceof Qcow2Image qcow2) {
-        qcow2.revertTo(snapshot);
+        wrongBitmaps = qcow2.revertTo(snapshot);
       }
     }
     // The dirty bit, where the format has one, has kept others from writing since.
     try (FileStorage file = FileStorage.open(path, false, CacheMode.WRITEBACK)) {
       lock(file, options);
       Rebuild.rebuild(file, progress);
+    }
+    if (!wrongBitmaps.isEmpty()) {
+      try (DiskImage image = open(path, options, progress)) {
+        if (image instanceof Qcow2Image qcow2) {
+          qcow2.rightBitmaps(wrongBitmaps);
+        }
+      }
     }
   }
 

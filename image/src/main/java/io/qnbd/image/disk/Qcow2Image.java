@@ -1,6 +1,7 @@
 package io.qnbd.image.disk;
 
 import io.qnbd.image.BitmapInfo;
+import io.qnbd.image.Bitmaps;
 import io.qnbd.image.Compaction;
 import io.qnbd.image.DirtySink;
 import io.qnbd.image.DiskImage;
@@ -17,13 +18,12 @@ import io.qnbd.image.Snapshots;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.ZeroRangeSink;
+import io.qnbd.image.bitmap.BitmapOperations;
 import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.commit.GroupCommit;
-import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
-import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap.Dropped;
@@ -43,6 +43,8 @@ import java.util.concurrent.CompletionStage;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.UnaryOperator;
 import org.jspecify.annotations.Nullable;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * A qcow2 image that is open.
@@ -66,6 +68,8 @@ public final class Qcow2Image implements DiskImage {
   /** An image without a request for so long gives back what it has reserved. */
   private static final long IDLE_NANOS = 5_000_000_000L;
 
+  private static final Logger LOG = LoggerFactory.getLogger(Qcow2Image.class);
+
   private final Layers layers;
   private final boolean readOnly;
   private final int refBatch;
@@ -84,7 +88,10 @@ public final class Qcow2Image implements DiskImage {
   private final CommitOrder order;
   private final GroupCommit commits;
 
-  /** Whether the first change must clear autoclear bits or set the dirty bit before it. */
+  /**
+   * Whether the first change of the disk is still to come: before it autoclear bits are cleared,
+   * bitmaps marked as in use, and the dirty bit set, as far as the image asks for that.
+   */
   private volatile boolean headerPending;
 
   /**
@@ -97,33 +104,30 @@ public final class Qcow2Image implements DiskImage {
 
   private boolean closed;
 
-  /** The autoclear bits that hold on after a change. */
-  private final long autoclearKept;
-
   private final boolean lazyRefcounts;
   private final SnapshotOperations snapshotOperations;
+
+  /** Held by those who change snapshots, bitmaps or the disk's size. */
   private final ReentrantLock snapshotChange = new ReentrantLock();
+
   private final Growth growth;
   private final Shrinking shrinking;
   private final DirtyBitmaps bitmaps;
+  private final BitmapOperations bitmapOperations;
+  private final boolean ofSnapshot;
 
   /** Set once a revert made another L1 table the active one: nothing may be written any more. */
   private boolean reverted;
 
-  Qcow2Image(
-      Layers layers,
-      OpenOptions options,
-      long autoclear,
-      boolean lazyRefcounts,
-      DirtyBitmaps bitmaps) {
+  Qcow2Image(Layers layers, OpenOptions options, boolean lazyRefcounts, DirtyBitmaps bitmaps) {
     this.bitmaps = bitmaps;
     this.layers = layers;
     this.virtualBytes = layers.virtualBytes();
     this.readOnly = options.readOnly();
     this.refBatch = options.refBatch();
     this.lazyRefcounts = lazyRefcounts;
-    this.autoclearKept = layers.keepsRaw() ? FeatureBits.RAW_DATA_FILE : 0;
-    this.headerPending = (autoclear != autoclearKept || lazyRefcounts) && !options.readOnly();
+    this.ofSnapshot = options.snapshot() != null;
+    this.headerPending = !options.readOnly();
     this.reader = new GuestReader(layers);
     this.readAhead = new ReadAhead(layers, reader, clusters);
     this.extents = new ExtentWalk(layers);
@@ -132,7 +136,7 @@ public final class Qcow2Image implements DiskImage {
     this.zeroes = new ZeroWriter(layers, extents);
     SubclusterMap subclusters = layers.map().subclusters();
     this.parts = subclusters == null ? null : new SubclusterZeroes(layers, subclusters, zeroes);
-    this.quick = new QuickAccess(layers, clusters);
+    this.quick = new QuickAccess(layers, clusters, bitmaps);
     int unwrittenMax = lazyRefcounts ? Integer.MAX_VALUE : options.refBatch();
     this.order = new CommitOrder(layers, true, unwrittenMax);
     this.commits =
@@ -148,6 +152,9 @@ public final class Qcow2Image implements DiskImage {
             layers.directory(),
             layers.dirtyBit(),
             this::flush);
+    this.bitmapOperations =
+        new BitmapOperations(
+            bitmaps, layers.allocator(), this::whileNothingChanges, layers.zeroFlagKnown());
     this.growth =
         new Growth(layers, clusters, reader, writer, zeroes, this::flush, this::afterChange);
     this.shrinking = new Shrinking(layers, zeroes, growth, this::flush, this::afterChange);
@@ -279,6 +286,7 @@ public final class Qcow2Image implements DiskImage {
     int start = source.position();
     RangeLock.Hold shared = hold(offset, source.remaining(), false);
     try {
+      bitmaps.record(offset, source.remaining());
       if (writer.writeInPlace(offset, source)) {
         return;
       }
@@ -288,6 +296,7 @@ public final class Qcow2Image implements DiskImage {
     long rest = offset + (source.position() - start);
     RangeLock.Hold exclusive = hold(rest, source.remaining(), true);
     try {
+      bitmaps.record(rest, source.remaining());
       writer.write(rest, source);
     } finally {
       clusters.release(exclusive);
@@ -318,6 +327,7 @@ public final class Qcow2Image implements DiskImage {
     ByteBuffer stream = compressedWriter.compress(source);
     RangeLock.Hold exclusive = hold(offset, bytes, true);
     try {
+      bitmaps.record(offset, bytes);
       boolean whole = bytes == clusterBytes || end == virtualBytes; // it may have grown meanwhile
       if (whole
           && stream.hasRemaining()
@@ -465,11 +475,22 @@ public final class Qcow2Image implements DiskImage {
     beforeChange();
     RangeLock.Hold hold = hold(from, to - from, true);
     try {
+      recordTrimmedParts(from, to);
       parts.trim(from, to, virtualBytes);
     } finally {
       clusters.release(hold);
     }
     afterChange();
+  }
+
+  /** What is less than a subcluster stays as it is, but for the one that the disk ends in. */
+  private void recordTrimmedParts(long from, long to) {
+    long unit = layers.geometry().subclusterBytes();
+    long first = Math.ceilDiv(from, unit) * unit;
+    long end = to == virtualBytes ? to : to / unit * unit;
+    if (first < end) {
+      bitmaps.record(first, end - first);
+    }
   }
 
   private interface PieceAction {
@@ -497,13 +518,16 @@ public final class Qcow2Image implements DiskImage {
       long count = layers.map().clustersInTable(cluster, max);
       RangeLock.Hold hold = clusters.acquire(cluster, cluster + count - 1, true);
       try {
-        if (geometry.offsetOf(cluster + count) > end && virtualBytes > end) {
-          if (count > 1) {
-            action.run(cluster, count - 1);
-          }
-          return cluster + count - 1;
+        boolean grown = geometry.offsetOf(cluster + count) > end && virtualBytes > end;
+        long taken = grown ? count - 1 : count;
+        if (taken > 0) {
+          long from = geometry.offsetOf(cluster);
+          bitmaps.record(from, Math.min(geometry.offsetOf(taken), end - from));
+          action.run(cluster, taken);
         }
-        action.run(cluster, count);
+        if (grown) {
+          return cluster + taken;
+        }
       } finally {
         clusters.release(hold);
       }
@@ -520,6 +544,7 @@ public final class Qcow2Image implements DiskImage {
     }
     RangeLock.Hold hold = hold(from, to - from, true);
     try {
+      bitmaps.record(from, to - from);
       if (parts == null) {
         writeExplicitZeroes(from, to, mode);
       } else {
@@ -656,32 +681,38 @@ public final class Qcow2Image implements DiskImage {
     }
   }
 
-  /** Refuses what can't be changed; before the first change clears the autoclear bits. */
+  /** Refuses what can't be changed; before the first change of the disk prepares the header. */
   private void beforeChange() throws IOException {
     requireChangeable();
     order.noteChange();
     if (headerPending) {
-      prepareHeader();
+      prepareHeader(true);
     }
   }
 
-  private void prepareHeader() throws IOException {
+  /** The same for a change that leaves what a guest reads as it is. */
+  private void beforeFormatChange() throws IOException {
+    requireChangeable();
+    order.noteChange();
+    if (headerPending) {
+      prepareHeader(false);
+    }
+  }
+
+  /** All of it is durable before the change is: other software trusts what these bits say. */
+  private void prepareHeader(boolean forDisk) throws IOException {
     layers.metadata().lock();
     try {
       if (headerPending) {
-        // Durable before the change is: with a bit left set, other software would trust what the
-        // change made wrong.
-        layers
-            .file()
-            .write(
-                HeaderLayout.AUTOCLEAR_AT,
-                ByteBuffer.allocate(Long.BYTES).putLong(autoclearKept).flip());
-        layers.file().sync();
-        if (lazyRefcounts) {
+        bitmaps.clearAutoclear();
+        if (forDisk) {
+          bitmaps.begin();
+        }
+        if (lazyRefcounts && !dirtyBitHeld) {
           layers.dirtyBit().set();
           dirtyBitHeld = true;
         }
-        headerPending = false;
+        headerPending = !forDisk;
       }
     } finally {
       layers.metadata().unlock();
@@ -718,8 +749,10 @@ public final class Qcow2Image implements DiskImage {
     DataFile dataFile = layers.dataFile();
     try (Storage _ = dataFile == null ? null : dataFile.storage();
         Storage file = layers.file()) {
+      @Nullable IOException notStored = null;
       try {
         if (!readOnly && !reverted) {
+          notStored = storeBitmaps();
           flush();
         }
       } finally {
@@ -734,6 +767,23 @@ public final class Qcow2Image implements DiskImage {
       if (!readOnly && !reverted) {
         giveBackReserved(file);
       }
+      if (notStored != null) {
+        throw notStored;
+      }
+    }
+  }
+
+  /**
+   * Before the last flush, for what that frees: bitmaps may say too much.
+   *
+   * @return why they are now ones that can't be believed, or null; no reason not to close the rest
+   */
+  private @Nullable IOException storeBitmaps() {
+    try {
+      bitmapOperations.close();
+      return null;
+    } catch (IOException e) {
+      return e;
     }
   }
 
@@ -771,17 +821,17 @@ public final class Qcow2Image implements DiskImage {
       @Override
       public void create(String name) throws IOException {
         requireSnapshotsPossible();
-        change(() -> whileFrozen(() -> snapshotOperations.create(name, virtualBytes())));
+        formatChange(() -> whileFrozen(() -> snapshotOperations.create(name, virtualBytes())));
       }
 
       @Override
       public void delete(String snapshot) throws IOException {
-        change(() -> snapshotOperations.delete(snapshot));
+        formatChange(() -> snapshotOperations.delete(snapshot));
       }
 
       @Override
       public void rename(String snapshot, String name) throws IOException {
-        change(() -> snapshotOperations.rename(snapshot, name));
+        formatChange(() -> snapshotOperations.rename(snapshot, name));
       }
     };
   }
@@ -799,9 +849,9 @@ public final class Qcow2Image implements DiskImage {
     void run() throws IOException;
   }
 
-  /** One change of the snapshots at a time. */
-  private void change(Change change) throws IOException {
-    beforeChange();
+  /** One change of snapshots and bitmaps at a time. */
+  private void formatChange(Change change) throws IOException {
+    beforeFormatChange();
     snapshotChange.lock();
     try {
       change.run();
@@ -822,17 +872,42 @@ public final class Qcow2Image implements DiskImage {
     }
   }
 
+  /** Between the requests, so to speak: each has been recorded in the bitmaps and done, or not. */
+  private void whileNothingChanges(Runnable action) {
+    RangeLock.Hold all = clusters.acquire(0, Long.MAX_VALUE, true);
+    try {
+      action.run();
+    } finally {
+      clusters.release(all);
+    }
+  }
+
   /**
    * Makes a snapshot's tables the disk's own. The image must be at rest; it takes no more requests
    * and is closed next, and then the file's refcounts are rebuilt.
+   *
+   * @return the bitmaps that are to be made right when the image is open again
    */
-  void revertTo(String snapshot) throws IOException {
+  List<String> revertTo(String snapshot) throws IOException {
     requireSnapshotsPossible();
-    change(() ->
-        whileFrozen(() -> {
-          reverted = true;
-          snapshotOperations.revert(snapshot, virtualBytes());
-        }));
+    beforeChange();
+    snapshotChange.lock();
+    try {
+      long bytes = snapshotOperations.virtualBytes(snapshot, virtualBytes());
+      List<String> wrong = bitmapOperations.beforeRevert(bytes);
+      whileFrozen(() -> {
+        reverted = true;
+        snapshotOperations.revert(snapshot, virtualBytes());
+      });
+      return wrong;
+    } finally {
+      snapshotChange.unlock();
+    }
+  }
+
+  /** The end of {@link #revertTo}, after the rebuild. */
+  void rightBitmaps(List<String> wrong) throws IOException {
+    formatChange(() -> bitmapOperations.afterRevert(wrong));
   }
 
   @Override
@@ -869,11 +944,31 @@ public final class Qcow2Image implements DiskImage {
     try {
       growth.check(virtualBytes, bytes);
       if (bytes != virtualBytes) {
+        bitmapOperations.requireResizable(bytes);
         beforeChange();
-        growth.grow(virtualBytes, bytes, () -> virtualBytes = bytes);
+        grow(bytes);
       }
     } finally {
       snapshotChange.unlock();
+    }
+  }
+
+  private void grow(long bytes) throws IOException {
+    bitmapOperations.beforeGrowth(bytes);
+    try {
+      growth.grow(
+          virtualBytes,
+          bytes,
+          () -> {
+            bitmapOperations.resized(bytes);
+            virtualBytes = bytes;
+          });
+    } finally {
+      try {
+        bitmapOperations.afterGrowth();
+      } catch (IOException e) {
+        LOG.warn("{}, so bitmaps are out of date in it until it is closed", e.getMessage());
+      }
     }
   }
 
@@ -881,8 +976,10 @@ public final class Qcow2Image implements DiskImage {
   void shrink(long bytes) throws IOException {
     requireClustersOfOneKind("made smaller");
     shrinking.check(bytes);
-    change(() -> {
+    bitmapOperations.requireResizable(bytes);
+    formatChange(() -> {
       long old = virtualBytes;
+      BitmapOperations.Shorter shorter = bitmapOperations.beforeShrinking(bytes);
       RangeLock.Hold all = clusters.acquire(0, Long.MAX_VALUE, true);
       try {
         virtualBytes = bytes; // which the header has even if what follows fails
@@ -890,6 +987,7 @@ public final class Qcow2Image implements DiskImage {
       } finally {
         clusters.release(all);
       }
+      bitmapOperations.afterShrinking(shorter, bytes);
     });
   }
 
@@ -941,7 +1039,7 @@ public final class Qcow2Image implements DiskImage {
   public Compaction compact(ProgressListener progress) throws IOException {
     requireClustersOfOneKind("compacted");
     Compaction[] done = new Compaction[1];
-    change(() ->
+    formatChange(() ->
         done[0] =
             new Compacting(
                     layers,
@@ -994,13 +1092,73 @@ public final class Qcow2Image implements DiskImage {
   // ---- dirty bitmaps
 
   @Override
-  public List<BitmapInfo> bitmaps() {
-    return bitmaps.list();
+  public List<BitmapInfo> consistentBitmaps() {
+    return bitmaps.list().stream().filter(BitmapInfo::consistent).toList();
   }
 
   @Override
   public void dirtyExtents(String bitmap, long offset, long bytes, DirtySink sink)
       throws IOException {
     bitmaps.extents(bitmap, offset, bytes, sink);
+  }
+
+  @Override
+  public Bitmaps bitmaps() throws UnsupportedImageException {
+    if (ofSnapshot) {
+      throw new UnsupportedImageException(
+          layers.file().name() + ": its bitmaps do not describe a snapshot");
+    }
+    return new Bitmaps() {
+      @Override
+      public List<BitmapInfo> list() {
+        return bitmaps.list();
+      }
+
+      @Override
+      public void add(String name, long granularityBytes, boolean enabled) throws IOException {
+        changeBitmaps(() -> bitmapOperations.add(name, granularityBytes, enabled, null));
+      }
+
+      @Override
+      public void replace(String old, String name, long granularityBytes) throws IOException {
+        changeBitmaps(() -> bitmapOperations.add(name, granularityBytes, true, old));
+      }
+
+      @Override
+      public void remove(String name) throws IOException {
+        changeBitmaps(() -> bitmapOperations.remove(name));
+      }
+
+      @Override
+      public void enable(String name) throws IOException {
+        changeBitmaps(() -> bitmapOperations.enable(name));
+      }
+
+      @Override
+      public void disable(String name) throws IOException {
+        changeBitmaps(() -> bitmapOperations.disable(name));
+      }
+
+      @Override
+      public void clear(String name) throws IOException {
+        changeBitmaps(() -> bitmapOperations.clear(name));
+      }
+
+      @Override
+      public void merge(String target, String source) throws IOException {
+        merge(target, Qcow2Image.this, source);
+      }
+
+      @Override
+      public void merge(String target, DiskImage image, String source) throws IOException {
+        changeBitmaps(() -> bitmapOperations.merge(target, image, source));
+      }
+    };
+  }
+
+  /** What was released is free when this returns. */
+  private void changeBitmaps(Change change) throws IOException {
+    formatChange(change);
+    flush();
   }
 }

@@ -23,6 +23,7 @@ import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap;
+import io.qnbd.image.metadata.AutoclearBits;
 import io.qnbd.image.metadata.Barrier;
 import io.qnbd.image.metadata.DirtyBit;
 import io.qnbd.image.metadata.Guard;
@@ -120,12 +121,8 @@ final class Qcow2Opener {
       }
       backing = beside.openBacking(header);
       Layers layers = assemble(file, header, options, new Sources(backing, dataFile, ciphers));
-      boolean bitmapsHold = options.readOnly() && options.snapshot() == null;
-      DirtyBitmaps bitmaps =
-          bitmapsHold ? DirtyBitmaps.read(file, header) : DirtyBitmaps.none(file, header);
-      Qcow2Image image =
-          new Qcow2Image(
-              layers, options, header.autoclearFeatures(), header.lazyRefcounts(), bitmaps);
+      DirtyBitmaps bitmaps = bitmaps(file, header, options, layers);
+      Qcow2Image image = new Qcow2Image(layers, options, header.lazyRefcounts(), bitmaps);
       done = true;
       return image;
     } finally {
@@ -150,6 +147,15 @@ final class Qcow2Opener {
                       file.name(), report.corruptions(), report.corruptions() == 1 ? "" : "s")
               + " `qnbd check` to see them");
     }
+  }
+
+  private static DirtyBitmaps bitmaps(
+      LatchedStorage file, Header header, OpenOptions options, Layers layers) throws IOException {
+    long kept = layers.keepsRaw() ? FeatureBits.RAW_DATA_FILE : 0;
+    AutoclearBits autoclear = new AutoclearBits(file, header.autoclearFeatures(), kept);
+    return options.snapshot() == null
+        ? DirtyBitmaps.open(file, header, layers.metadata(), layers.allocator(), autoclear)
+        : DirtyBitmaps.none(file, header, layers.metadata(), layers.allocator(), autoclear);
   }
 
   private static @Nullable DiskImage openBacking(

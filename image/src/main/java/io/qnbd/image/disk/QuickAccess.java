@@ -2,6 +2,7 @@ package io.qnbd.image.disk;
 
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImage.Attempt;
+import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.mapping.Mapping;
 import java.io.IOException;
@@ -29,10 +30,12 @@ final class QuickAccess {
 
   private final Layers layers;
   private final RangeLock clusters;
+  private final DirtyBitmaps bitmaps;
 
-  QuickAccess(Layers layers, RangeLock clusters) {
+  QuickAccess(Layers layers, RangeLock clusters, DirtyBitmaps bitmaps) {
     this.layers = layers;
     this.clusters = clusters;
+    this.bitmaps = bitmaps;
   }
 
   /** As {@link DiskImage#tryRead}; damage is left to be found by a read in earnest. */
@@ -110,6 +113,7 @@ final class QuickAccess {
       if (lookup(offset, source.remaining(), true) instanceof Mapping.Data data
           && data.sole()
           && data.bytes() == source.remaining()) {
+        bitmaps.record(offset, source.remaining());
         layers.data().write(data.hostOffset(), source);
         return true;
       }

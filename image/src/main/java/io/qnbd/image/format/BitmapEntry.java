@@ -2,6 +2,7 @@ package io.qnbd.image.format;
 
 import io.qnbd.image.CorruptImageException;
 import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -17,8 +18,7 @@ import org.jspecify.annotations.Nullable;
  * <p>Reading an entry judges it alone; {@link #requireTable} judges its table against the image.
  *
  * @param tableEntries at most {@link #TABLE_ENTRIES_MAX}
- * @param inUse whoever wrote the bitmap last did not get to the end of it: it can't be believed
- * @param auto whoever writes to the disk must record it here
+ * @param flags the three that the specification has, no others
  * @param usable there is no extra data whose meaning we would have to know
  * @param granularityBits 9 to 31
  * @param name null when it is not UTF-8, so that nobody can ask for it
@@ -26,8 +26,7 @@ import org.jspecify.annotations.Nullable;
 public record BitmapEntry(
     long tableOffset,
     int tableEntries,
-    boolean inUse,
-    boolean auto,
+    int flags,
     boolean usable,
     int granularityBits,
     @Nullable String name) {
@@ -36,14 +35,18 @@ public record BitmapEntry(
   public static final int FIXED_BYTES = 24;
 
   public static final int TABLE_ENTRIES_AT = 8;
-  private static final int FLAGS_AT = 12;
+  public static final int FLAGS_AT = 12;
   private static final int TYPE_AT = 16;
   private static final int GRANULARITY_AT = 17;
   private static final int NAME_BYTES_AT = 18;
   private static final int EXTRA_BYTES_AT = 20;
 
-  private static final int IN_USE = 1;
-  private static final int AUTO = 1 << 1;
+  /** Whoever wrote the bitmap last did not get to the end of it: it can't be believed. */
+  public static final int IN_USE = 1;
+
+  /** Whoever writes to the disk must record it here. */
+  public static final int AUTO = 1 << 1;
+
   private static final int EXTRA_DATA_COMPATIBLE = 1 << 2;
   private static final int FLAGS_KNOWN = IN_USE | AUTO | EXTRA_DATA_COMPATIBLE;
 
@@ -52,9 +55,9 @@ public record BitmapEntry(
   /** QEMU's limits. */
   public static final int TABLE_ENTRIES_MAX = 0x800_0000;
 
-  private static final int NAME_BYTES_MAX = 1023;
-  private static final int GRANULARITY_BITS_MIN = 9;
-  private static final int GRANULARITY_BITS_MAX = 31;
+  public static final int NAME_BYTES_MAX = 1023;
+  public static final int GRANULARITY_BITS_MIN = 9;
+  public static final int GRANULARITY_BITS_MAX = 31;
 
   /** QEMU's limit on a bitmap's data: bounds how long it takes to walk through one. */
   private static final long DATA_BYTES_MAX = 512L << 20;
@@ -119,8 +122,7 @@ public record BitmapEntry(
     return new BitmapEntry(
         in.getLong(0),
         (int) tableEntries,
-        (flags & IN_USE) != 0,
-        (flags & AUTO) != 0,
+        flags,
         in.getInt(EXTRA_BYTES_AT) == 0 || (flags & EXTRA_DATA_COMPATIBLE) != 0,
         granularityBits,
         Names.exact(nameBytes));
@@ -130,8 +132,7 @@ public record BitmapEntry(
   public void requireTable(
       String fileName, int index, int clusterBytes, long virtualBytes, long fileBytes)
       throws CorruptImageException {
-    long bits = Math.ceilDiv(virtualBytes, granularityBytes());
-    long entries = Math.ceilDiv(Math.ceilDiv(bits, Byte.SIZE), (long) clusterBytes);
+    long entries = tableEntriesFor(virtualBytes, granularityBits, clusterBytes);
     require(
         fileName,
         index,
@@ -142,7 +143,7 @@ public record BitmapEntry(
     require(
         fileName,
         index,
-        entries * clusterBytes <= DATA_BYTES_MAX,
+        dataFits(entries, clusterBytes),
         "bitmap_table_size",
         tableEntries,
         "at most " + DATA_BYTES_MAX / clusterBytes);
@@ -159,8 +160,57 @@ public record BitmapEntry(
     }
   }
 
+  /** How many entries the table of a bitmap has for such a disk. */
+  public static long tableEntriesFor(long virtualBytes, int granularityBits, int clusterBytes) {
+    long bits = Math.ceilDiv(virtualBytes, 1L << granularityBits);
+    return Math.ceilDiv(Math.ceilDiv(bits, Byte.SIZE), (long) clusterBytes);
+  }
+
+  /** Whether a table of that length keeps within the limit on a bitmap's data. */
+  public static boolean dataFits(long tableEntries, int clusterBytes) {
+    return tableEntries * clusterBytes <= DATA_BYTES_MAX;
+  }
+
   public long granularityBytes() {
     return 1L << granularityBits;
+  }
+
+  public boolean inUse() {
+    return (flags & IN_USE) != 0;
+  }
+
+  public boolean auto() {
+    return (flags & AUTO) != 0;
+  }
+
+  public BitmapEntry withFlags(int value) {
+    return new BitmapEntry(tableOffset, tableEntries, value, usable, granularityBits, name);
+  }
+
+  public BitmapEntry withTable(long offset, int entries) {
+    return new BitmapEntry(offset, entries, flags, usable, granularityBits, name);
+  }
+
+  /** The bytes of an entry without extra data; its name can be said. */
+  public ByteBuffer encode() {
+    if (name == null) {
+      throw new AssertionError("an entry that is made here has a name");
+    }
+    byte[] nameBytes = name.getBytes(StandardCharsets.UTF_8);
+    ByteBuffer out = ByteBuffer.allocate((FIXED_BYTES + nameBytes.length + 7) & ~7);
+    out.put(TYPE_AT, (byte) DIRTY_TRACKING);
+    out.put(GRANULARITY_AT, (byte) granularityBits);
+    out.putShort(NAME_BYTES_AT, (short) nameBytes.length);
+    out.put(FIXED_BYTES, nameBytes);
+    putChangeable(out);
+    return out;
+  }
+
+  /** Puts table and flags, which alone may change, into the bytes of an entry. */
+  public void putChangeable(ByteBuffer bytes) {
+    bytes.putLong(0, tableOffset);
+    bytes.putInt(TABLE_ENTRIES_AT, tableEntries);
+    bytes.putInt(FLAGS_AT, flags);
   }
 
   private static void require(

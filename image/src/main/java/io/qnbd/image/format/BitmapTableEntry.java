@@ -16,7 +16,9 @@ package io.qnbd.image.format;
 public final class BitmapTableEntry {
   public static final int BYTES = 8;
 
-  private static final long ALL_ONES = 1;
+  /** All bits are set, and there is no data. */
+  public static final long ALL_ONES = 1;
+
   private static final long OFFSET_MASK = 0x00ff_ffff_ffff_fe00L;
 
   private BitmapTableEntry() {}

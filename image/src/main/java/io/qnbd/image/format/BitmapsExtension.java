@@ -30,6 +30,16 @@ public record BitmapsExtension(int bitmaps, int directoryBytes, long directoryOf
   public static final int DIRECTORY_BYTES_AT = 8;
   public static final int DIRECTORY_OFFSET_AT = 16;
 
+  /** The extension's data. */
+  public ByteBuffer encode() {
+    return ByteBuffer.allocate(BYTES)
+        .putInt(bitmaps)
+        .putInt(0)
+        .putLong(directoryBytes)
+        .putLong(directoryOffset)
+        .flip();
+  }
+
   /** Reads the extension's data. */
   public static BitmapsExtension parse(
       String fileName, ByteBuffer data, int clusterBytes, long fileBytes)

@@ -207,6 +207,16 @@ public final class SnapshotOperations {
     }
   }
 
+  /** The size of the snapshot's disk, {@code otherwise} if it does not say it. */
+  public long virtualBytes(String snapshot, long otherwise) throws IOException {
+    metadata.lock();
+    try {
+      return require(snapshot).virtualBytes().orElse(otherwise);
+    } finally {
+      metadata.unlock();
+    }
+  }
+
   private SnapshotEntry require(String snapshot) throws IOException {
     SnapshotEntry entry = directory.find(snapshot);
     if (entry == null) {

@@ -53,7 +53,8 @@ final class InspectorTest {
             "b.raw",
             "raw",
             null,
-            List.of()),
+            List.of(),
+            List.of(new ImageReport.Bitmap("bm", 4096, false, true))),
         report.qcow2());
   }
 

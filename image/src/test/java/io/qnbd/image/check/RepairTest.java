@@ -4,12 +4,16 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assertions.fail;
 
 import io.qnbd.image.CheckReport;
+import io.qnbd.image.DiskImage;
+import io.qnbd.image.OpenOptions;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.RepairReport;
 import io.qnbd.image.RepairScope;
 import io.qnbd.image.check.RebuildImage.Shape;
+import io.qnbd.image.disk.Qcow2Image;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.format.L2Entry;
@@ -17,10 +21,12 @@ import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.io.Operation;
 import io.qnbd.image.oracle.ImageMaker;
+import io.qnbd.image.oracle.RawBitmaps;
 import io.qnbd.image.oracle.RawQcow2;
 import io.qnbd.image.random.SeededRandom;
 import io.qnbd.image.random.Seeds;
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
@@ -174,5 +180,27 @@ final class RepairTest {
             .map(offset -> new RawQcow2(file).hostOffset(offset))
             .collect(Collectors.toSet());
     assertEquals(2, places.size(), places::toString);
+  }
+
+  /** An entry that named nothing reads as zeroes afterwards, which no bitmap has recorded. */
+  @Test
+  void bitmapsThatRecordAreNotBelievedAfterAnEntryWasMended() throws IOException {
+    MemoryStorage file = ImageMaker.empty(3, 4096, 16, 256 * KIB, 1, null, null);
+    try (DiskImage image =
+        Qcow2Image.open(file, OpenOptions.DEFAULT, (name, _) -> fail("no backing file: " + name))) {
+      image.write(0, ByteBuffer.wrap(new byte[] {1}));
+      image.bitmaps().add("on", 65536, true);
+      image.bitmaps().add("off", 65536, false);
+    }
+    long l1At = ByteBuffer.wrap(file.bytes(HeaderLayout.L1_OFFSET_AT, 8)).getLong();
+    long l2At = ByteBuffer.wrap(file.bytes(l1At, 8)).getLong() & ~(1L << 63);
+    file.write(l2At, ByteBuffer.allocate(8).putLong(L2Entry.data(1L << 40)).flip());
+    RepairReport report = Repair.repair(file, RepairScope.ALL, ProgressListener.NONE);
+    assertTrue(report.after().clean(), report::toString);
+    assertEquals(
+        List.of("on true", "off false"),
+        RawBitmaps.read(new RawQcow2(file)).stream()
+            .map(found -> found.name() + " " + found.inUse())
+            .toList());
   }
 }

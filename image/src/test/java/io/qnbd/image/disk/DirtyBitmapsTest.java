@@ -10,10 +10,8 @@ import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.UnsupportedImageException;
-import io.qnbd.image.bitmap.DirtyBitmaps;
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.io.MemoryStorage;
-import io.qnbd.image.metadata.ImageFile;
 import io.qnbd.image.oracle.BitmapMaker;
 import io.qnbd.image.oracle.BitmapMaker.Bitmap;
 import io.qnbd.image.oracle.BitmapMaker.Places;
@@ -118,16 +116,16 @@ final class DirtyBitmapsTest {
     try (DiskImage image = openForReading(file)) {
       assertEquals(
           List.of(
-              new BitmapInfo("first", granularity, true),
-              new BitmapInfo("second", granularity, false)),
-          image.bitmaps());
+              new BitmapInfo("first", granularity, true, true),
+              new BitmapInfo("second", granularity, false, true)),
+          image.consistentBitmaps());
       for (int i = 0; i < 20; i++) {
         int which = random.below(2);
         long offset = i < 2 ? 0 : random.below((long) diskBytes);
         long bytes = i < 2 ? diskBytes : random.skewed(0, diskBytes - offset);
         assertEquals(
             expected(bits.get(which), granularityBits, offset, bytes),
-            pieces(image, image.bitmaps().get(which).name(), offset, bytes));
+            pieces(image, image.consistentBitmaps().get(which).name(), offset, bytes));
       }
     }
   }
@@ -182,18 +180,14 @@ final class DirtyBitmapsTest {
       }
       file = MemoryStorage.of(new GZIPInputStream(zipped).readAllBytes());
     }
-    DirtyBitmaps bitmaps = DirtyBitmaps.read(file, ImageFile.of(file).readHeader());
-    assertEquals(List.of(new BitmapInfo("bm", 4096, true)), bitmaps.list());
-    List<Piece> pieces = new ArrayList<>();
-    bitmaps.extents(
-        "bm",
-        0,
-        MIB,
-        (length, dirty) -> {
-          pieces.add(new Piece(length, dirty));
-          return true;
-        });
-    assertEquals(List.of(new Piece(12288, true), new Piece(MIB - 12288, false)), pieces);
+    OpenOptions reading = OpenOptions.DEFAULT.withReadOnly(true);
+    try (DiskImage image =
+        Qcow2Image.open(file, reading, (_, _) -> new BytesImage(new byte[MIB]))) {
+      assertEquals(List.of(new BitmapInfo("bm", 4096, true, true)), image.consistentBitmaps());
+      assertEquals(
+          List.of(new Piece(12288, true), new Piece(MIB - 12288, false)),
+          pieces(image, "bm", 0, MIB));
+    }
   }
 
   private static final int EXTRA_OK = BitmapMaker.EXTRA_DATA_COMPATIBLE;
@@ -213,42 +207,10 @@ final class DirtyBitmapsTest {
     try (DiskImage image = openForReading(file)) {
       assertEquals(
           List.of("known", "strange but harmless", "ä".repeat(511)),
-          image.bitmaps().stream().map(BitmapInfo::name).toList());
+          image.consistentBitmaps().stream().map(BitmapInfo::name).toList());
       assertThrows(UnsupportedImageException.class, () -> pieces(image, "unfinished", 0, MIB));
       assertThrows(IndexOutOfBoundsException.class, () -> pieces(image, "known", 512, MIB));
     }
-  }
-
-  @Test
-  void aWritableImageHasNoneAndItsFirstChangeEndsTheirTruth() throws IOException {
-    MemoryStorage file = withBitmap(new Bitmap("b", 16, new BitSet()));
-    try (DiskImage image = Qcow2Image.open(file, OpenOptions.DEFAULT, noBacking())) {
-      assertEquals(List.of(), image.bitmaps());
-    }
-    try (DiskImage image = openForReading(file)) {
-      assertEquals(1, image.bitmaps().size(), "nothing was changed");
-    }
-    try (DiskImage image = Qcow2Image.open(file, OpenOptions.DEFAULT, noBacking())) {
-      image.snapshots().create("s");
-      assertEquals(List.of(), image.bitmaps());
-    }
-    try (DiskImage image = openForReading(file)) {
-      assertEquals(List.of(), image.bitmaps());
-    }
-    try (DiskImage image = open(file, OpenOptions.DEFAULT.withSnapshot("s"))) {
-      assertEquals(List.of(), image.bitmaps());
-    }
-    file.write(AUTOCLEAR_AT, ByteBuffer.allocate(8).putLong(0, 1));
-    try (DiskImage image = open(file, OpenOptions.DEFAULT.withSnapshot("s"))) {
-      assertEquals(List.of(), image.bitmaps(), "they describe the disk, not the snapshot");
-    }
-    assertTrue(Checker.check(file).clean(), "their clusters were given away");
-  }
-
-  private static BackingOpener noBacking() {
-    return (name, _) -> {
-      throw new AssertionError(name);
-    };
   }
 
   private static MemoryStorage withBitmap(Bitmap bitmap) throws IOException {
@@ -343,11 +305,11 @@ final class DirtyBitmapsTest {
     Places places =
         BitmapMaker.add(file, List.of(new Bitmap("b", 16, bits), new Bitmap("c", 16, bits)));
     try (DiskImage image = openForReading(file)) {
-      assertEquals(2, image.bitmaps().size());
+      assertEquals(2, image.consistentBitmaps().size());
     }
     damage.apply(file, places);
     try (DiskImage image = openForReading(file)) {
-      assertEquals(List.of(), image.bitmaps(), what);
+      assertEquals(List.of(), image.consistentBitmaps(), what);
       image.read(0, ByteBuffer.allocate(MIB));
       assertThrows(UnsupportedImageException.class, () -> pieces(image, "b", 0, MIB));
     }
@@ -360,7 +322,7 @@ final class DirtyBitmapsTest {
     Places places = BitmapMaker.add(file, List.of(new Bitmap("b", 16, new BitSet())));
     file.write(places.tables().getFirst(), longOf(entry));
     try (DiskImage image = openForReading(file)) {
-      assertEquals(1, image.bitmaps().size());
+      assertEquals(1, image.consistentBitmaps().size());
       CorruptImageException e =
           assertThrows(CorruptImageException.class, () -> pieces(image, "b", 0, MIB));
       assertTrue(String.valueOf(e.getMessage()).contains("entry 0 of the table of bitmap b"));
@@ -372,7 +334,7 @@ final class DirtyBitmapsTest {
     for (int bytes : new int[] {1, 1023, 1024}) {
       MemoryStorage file = withBitmap(new Bitmap("x".repeat(bytes), 16, new BitSet()));
       try (DiskImage image = openForReading(file)) {
-        assertEquals(bytes == 1024 ? 0 : 1, image.bitmaps().size(), bytes + " bytes");
+        assertEquals(bytes == 1024 ? 0 : 1, image.consistentBitmaps().size(), bytes + " bytes");
       }
     }
   }
@@ -382,7 +344,7 @@ final class DirtyBitmapsTest {
     MemoryStorage file = withBitmap(new Bitmap("b", 16, new BitSet()));
     file.write(AUTOCLEAR_AT, longOf(2));
     try (DiskImage image = openForReading(file)) {
-      assertEquals(List.of(), image.bitmaps());
+      assertEquals(List.of(), image.consistentBitmaps());
     }
   }
 
@@ -418,7 +380,7 @@ final class DirtyBitmapsTest {
       file.write(at, ByteBuffer.wrap(new byte[] {flipped}));
     }
     try (DiskImage image = openForReading(file)) {
-      for (BitmapInfo bitmap : image.bitmaps()) {
+      for (BitmapInfo bitmap : image.consistentBitmaps()) {
         long sum = 0;
         try {
           for (Piece piece : pieces(image, bitmap.name(), 0, image.virtualBytes())) {

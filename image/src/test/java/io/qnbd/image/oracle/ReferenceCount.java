@@ -42,6 +42,7 @@ final class ReferenceCount {
       count(image.snapshotTableOffset, image.snapshotTableBytes(), "snapshot table");
     }
     count(image.encryptionOffset, image.encryptionBytes, "encryption header");
+    RawBitmaps.forEachPlace(image, this::count);
     countL1(image.l1Offset, image.l1Entries, "active");
     for (RawQcow2.Snapshot snapshot : image.snapshots) {
       countL1(snapshot.l1Offset(), snapshot.l1Entries(), "snapshot " + snapshot.name());

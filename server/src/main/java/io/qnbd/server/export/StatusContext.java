@@ -24,12 +24,12 @@ public sealed interface StatusContext {
 
   String name();
 
-  /** What {@code image} can tell. Bitmaps that are added later are not offered. */
+  /** What {@code image} can tell at this moment. */
   static List<StatusContext> offeredBy(DiskImage image) {
     List<StatusContext> contexts = new ArrayList<>();
     contexts.add(new Allocation());
     contexts.add(new Depth());
-    for (BitmapInfo bitmap : image.bitmaps()) {
+    for (BitmapInfo bitmap : image.consistentBitmaps()) {
       contexts.add(new DirtyBitmap(bitmap.name()));
     }
     return contexts;
@@ -71,7 +71,10 @@ public sealed interface StatusContext {
     }
   }
 
-  /** Bit 0: the range changed since the bitmap began. Defined by QEMU (docs/interop/nbd). */
+  /**
+   * Bit 0: the range changed since the bitmap began. Defined by QEMU (docs/interop/nbd). An enabled
+   * bitmap grows while it is asked; a write that was answered before the question is in the answer.
+   */
   record DirtyBitmap(String bitmap) implements StatusContext {
     @Override
     public String name() {
