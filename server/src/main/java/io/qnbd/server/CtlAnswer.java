@@ -1,8 +1,10 @@
 package io.qnbd.server;
 
+import io.qnbd.image.BitmapInfo;
 import io.qnbd.image.Compaction;
 import io.qnbd.image.ImageReport.Snapshot;
 import io.qnbd.server.config.Sizes;
+import io.qnbd.server.control.BitmapFields;
 import io.qnbd.server.control.MalformedJsonException;
 import io.qnbd.server.control.ReloadReport;
 import io.qnbd.server.control.SnapshotFields;
@@ -121,6 +123,14 @@ final class CtlAnswer {
       snapshots.add(SnapshotFields.read(fields));
     }
     return SnapshotAnswer.text(snapshots);
+  }
+
+  static String bitmaps(Map<String, Object> reply) throws MalformedJsonException {
+    List<BitmapInfo> bitmaps = new ArrayList<>();
+    for (Map<?, ?> fields : objects(reply, "bitmaps")) {
+      bitmaps.add(BitmapFields.read(fields));
+    }
+    return BitmapAnswer.text(bitmaps);
   }
 
   private static List<Map<?, ?>> objects(Map<String, Object> reply, String name)

@@ -20,16 +20,18 @@ import picocli.CommandLine.ScopeType;
     scope = ScopeType.INHERIT,
     subcommands = {
       CtlCommand.OfSnapshots.class,
+      CtlBitmapCommand.class,
       CtlCommand.OfExports.class,
       CtlCommand.OfClients.class
     },
-    header = "Ask a server that runs: exports, clients, snapshots, counters.",
+    header = "Ask a server that runs: exports, clients, snapshots, bitmaps, counters.",
     synopsisHeading = "%nUsage: ",
     synopsisSubcommandLabel = "COMMAND",
     description = {
       "Talks to a server that was started with 'qnbd serve --control SOCKET'. Exports come, grow"
-          + " and go, and snapshots are taken and deleted, while clients go on. EXPORT is the name"
-          + " that clients use; where there is only one export, an empty name ('') means it too."
+          + " and go, and snapshots and bitmaps are made and removed, while clients go on. EXPORT"
+          + " is the name that clients use; where there is only one export, an empty name ('')"
+          + " means it too."
     },
     descriptionHeading = "%n",
     parameterListHeading = "%nArguments:%n",
@@ -54,7 +56,9 @@ import picocli.CommandLine.ScopeType;
       "  qnbd ctl /run/qnbd.ctl reload",
       "  qnbd ctl /run/qnbd.ctl snapshot create disk.qcow2 before-upgrade",
       "  qnbd ctl /run/qnbd.ctl snapshot list disk.qcow2",
-      "  qnbd ctl /run/qnbd.ctl snapshot delete disk.qcow2 before-upgrade"
+      "  qnbd ctl /run/qnbd.ctl snapshot delete disk.qcow2 before-upgrade",
+      "  qnbd ctl /run/qnbd.ctl bitmap add disk.qcow2 monday",
+      "  qnbd ctl /run/qnbd.ctl bitmap add --replace monday disk.qcow2 tuesday"
     })
 final class CtlCommand {
   private final Terminal terminal;
@@ -156,7 +160,7 @@ final class CtlCommand {
     return allDone ? ExitCode.OK : ExitCode.FAILURE;
   }
 
-  private int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
+  int ask(ControlRequest request, CtlAnswer.Text text) throws IOException {
     ControlClient.Reply reply = ControlClient.ask(socket, request);
     terminal.out().println(json ? reply.line() : text.of(reply.members()));
     return ExitCode.OK;
@@ -232,7 +236,7 @@ final class CtlCommand {
     }
   }
 
-  private static CtlCommand parentOf(@Nullable CtlCommand parent) {
+  static CtlCommand parentOf(@Nullable CtlCommand parent) {
     if (parent == null) {
       throw new AssertionError("picocli sets the parent of a subcommand");
     }

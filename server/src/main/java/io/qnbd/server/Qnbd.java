@@ -58,7 +58,8 @@ import picocli.CommandLine.UnmatchedArgumentException;
       "  qnbd create -f qcow2 disk.qcow2 10G    make an image",
       "  qnbd info disk.qcow2                   what is it?",
       "  qnbd check disk.qcow2                  is it in order?",
-      "  qnbd snapshot create disk.qcow2 today  keep the disk as it is now"
+      "  qnbd snapshot create disk.qcow2 today  keep the disk as it is now",
+      "  qnbd bitmap add disk.qcow2 today       record what changes from now on"
     })
 public final class Qnbd implements Callable<Integer> {
   /** How the object behind each command is made, in the order of the help text. */
@@ -91,6 +92,7 @@ public final class Qnbd implements Callable<Integer> {
     commands.put("create", CreateCommand::new);
     commands.put("info", InfoCommand::new);
     commands.put("check", CheckCommand::new);
+    commands.put("bitmap", BitmapCommand::new);
     commands.put("map", MapCommand::new);
     commands.put("resize", ResizeCommand::new);
     commands.put("rebase", RebaseCommand::new);

@@ -41,12 +41,28 @@ final class CommandLineTest {
           "snapshot apply",
           "snapshot delete",
           "snapshot rename",
+          "bitmap",
+          "bitmap list",
+          "bitmap add",
+          "bitmap remove",
+          "bitmap enable",
+          "bitmap disable",
+          "bitmap clear",
+          "bitmap merge",
           "ctl",
           "ctl exports",
           "ctl stats",
           "ctl clients",
           "ctl client",
           "ctl client disconnect",
+          "ctl bitmap",
+          "ctl bitmap list",
+          "ctl bitmap add",
+          "ctl bitmap remove",
+          "ctl bitmap enable",
+          "ctl bitmap disable",
+          "ctl bitmap clear",
+          "ctl bitmap merge",
           "ctl export",
           "ctl export add",
           "ctl export remove",
@@ -200,6 +216,27 @@ final class CommandLineTest {
     answer("snapshot", "delete", image, "two");
     assertEquals("no snapshots\n", answer("snapshot", "list", image));
     assertEquals(ExitCode.FAILURE, run("snapshot", "delete", image, "two"));
+    assertTrue(err.toString().contains("two"), err.toString());
+  }
+
+  @Test
+  void bitmapsAreAddedListedChangedAndRemoved() {
+    String image = directory.resolve("disk.qcow2").toString();
+    answer("create", image, "1M");
+    assertEquals("no bitmaps\n", answer("bitmap", "list", image));
+    assertTrue(answer("bitmap", "add", image, "one").startsWith("added bitmap one"));
+    assertEquals("", answer("bitmap", "add", "-q", "--replace", "one", "-g", "4K", image, "two"));
+    String list = answer("bitmap", "list", image);
+    assertTrue(list.matches("NAME .*\n(?s).*one +64 KiB +disabled\n.*two +4 KiB +enabled\n"), list);
+    assertTrue(answer("bitmap", "list", "--json", image).contains("\"name\": \"two\""));
+    answer("bitmap", "merge", image, "two", "one");
+    answer("bitmap", "clear", image, "two");
+    answer("bitmap", "disable", image, "two");
+    answer("bitmap", "enable", image, "one");
+    answer("bitmap", "remove", image, "one");
+    answer("bitmap", "remove", image, "two");
+    assertEquals("no bitmaps\n", answer("bitmap", "list", image));
+    assertEquals(ExitCode.FAILURE, run("bitmap", "remove", image, "two"));
     assertTrue(err.toString().contains("two"), err.toString());
   }
 

@@ -1,5 +1,6 @@
 package io.qnbd.server.control;
 
+import io.qnbd.image.Bitmaps;
 import io.qnbd.image.Compaction;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageReport.Snapshot;
@@ -55,6 +56,14 @@ final class Commands {
                 used.export().image().snapshots().rename(name, newName);
                 return done();
               });
+      case ControlRequest.ListBitmaps(String export) ->
+          server.use(export, used -> BitmapCommands.list(used.export().image().bitmaps()));
+      case ControlRequest.AddBitmap add ->
+          onBitmaps(add.export(), bitmaps -> BitmapCommands.add(bitmaps, add));
+      case ControlRequest.ChangeBitmap change ->
+          onBitmaps(change.export(), bitmaps -> BitmapCommands.change(bitmaps, change));
+      case ControlRequest.MergeBitmap(String export, String name, String source) ->
+          onBitmaps(export, bitmaps -> bitmaps.merge(name, source));
       case ControlRequest.AddExport(Map<String, Object> keys) -> {
         ControlledExport added = server.add(keys);
         yield JsonLine.of(json -> {
@@ -79,6 +88,19 @@ final class Commands {
         yield done();
       }
     };
+  }
+
+  private interface BitmapChange {
+    void make(Bitmaps bitmaps) throws IOException;
+  }
+
+  private String onBitmaps(String export, BitmapChange change) throws IOException {
+    return server.use(
+        export,
+        used -> {
+          change.make(used.export().image().bitmaps());
+          return done();
+        });
   }
 
   /** The reply to a request that failed. */

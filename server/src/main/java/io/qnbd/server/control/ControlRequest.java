@@ -38,6 +38,71 @@ public sealed interface ControlRequest {
    */
   record RenameSnapshot(String export, String name, String newName) implements ControlRequest {}
 
+  /** Which dirty bitmaps an export has. */
+  record ListBitmaps(String export) implements ControlRequest {}
+
+  /**
+   * Add one.
+   *
+   * @param granularityBytes 0 for the default
+   * @param replaced one that stops recording at the moment at which this one begins; or null
+   */
+  record AddBitmap(
+      String export, String name, long granularityBytes, boolean enabled, @Nullable String replaced)
+      implements ControlRequest {
+
+    private String bitmapLine() {
+      return JsonLine.of(json -> {
+        json.writeStringProperty("command", "bitmap-add");
+        json.writeStringProperty("export", export);
+        json.writeStringProperty("name", name);
+        if (granularityBytes != 0) {
+          json.writeNumberProperty("granularity", granularityBytes);
+        }
+        if (!enabled) {
+          json.writeBooleanProperty("enabled", false);
+        }
+        if (replaced != null) {
+          json.writeStringProperty("replaces", replaced);
+        }
+      });
+    }
+
+    private static AddBitmap take(Members members) throws MalformedJsonException {
+      AddBitmap add =
+          new AddBitmap(
+              members.take("export"),
+              members.take("name"),
+              members.takeNumberIfThere("granularity", 0),
+              members.takeFlagIfThere("enabled", true),
+              members.takeIfThere("replaces"));
+      if (add.replaced() != null && !add.enabled()) {
+        throw new MalformedJsonException("a bitmap that replaces another one is enabled");
+      }
+      return add;
+    }
+  }
+
+  /** Do something with one that is there. */
+  record ChangeBitmap(String export, BitmapAction action, String name) implements ControlRequest {}
+
+  /** Add what {@code source} has to the bitmap {@code name}. */
+  record MergeBitmap(String export, String name, String source) implements ControlRequest {}
+
+  /** What can be done with a bitmap that takes no more than its name. */
+  enum BitmapAction {
+    REMOVE("bitmap-remove"),
+    ENABLE("bitmap-enable"),
+    DISABLE("bitmap-disable"),
+    CLEAR("bitmap-clear");
+
+    private final String command;
+
+    BitmapAction(String command) {
+      this.command = command;
+    }
+  }
+
   /**
    * Serve another image.
    *
@@ -76,6 +141,17 @@ public sealed interface ControlRequest {
           line("snapshot-delete", export, name, null);
       case RenameSnapshot(String export, String name, String newName) ->
           line("snapshot-rename", export, name, newName);
+      case ListBitmaps(String export) -> line("bitmap-list", export, null, null);
+      case AddBitmap add -> add.bitmapLine();
+      case ChangeBitmap(String export, BitmapAction action, String name) ->
+          line(action.command, export, name, null);
+      case MergeBitmap(String export, String name, String source) ->
+          JsonLine.of(json -> {
+            json.writeStringProperty("command", "bitmap-merge");
+            json.writeStringProperty("export", export);
+            json.writeStringProperty("name", name);
+            json.writeStringProperty("source", source);
+          });
       case AddExport(Map<String, Object> keys) ->
           JsonLine.of(json -> {
             json.writeStringProperty("command", "export-add");
@@ -135,6 +211,12 @@ public sealed interface ControlRequest {
           case "snapshot-rename" ->
               new RenameSnapshot(
                   members.take("export"), members.take("name"), members.take("new-name"));
+          case "bitmap-list" -> new ListBitmaps(members.take("export"));
+          case "bitmap-add" -> AddBitmap.take(members);
+          case "bitmap-remove", "bitmap-enable", "bitmap-disable", "bitmap-clear" ->
+              new ChangeBitmap(members.take("export"), action(command), members.take("name"));
+          case "bitmap-merge" ->
+              new MergeBitmap(members.take("export"), members.take("name"), members.take("source"));
           case "export-add" -> new AddExport(members.takeAll());
           case "export-remove" -> new RemoveExport(members.take("export"));
           case "resize" -> new Resize(members.take("export"), members.takeNumber("size"));
@@ -146,6 +228,15 @@ public sealed interface ControlRequest {
         };
     members.requireNoMore(command);
     return request;
+  }
+
+  private static BitmapAction action(String command) {
+    for (BitmapAction action : BitmapAction.values()) {
+      if (action.command.equals(command)) {
+        return action;
+      }
+    }
+    throw new AssertionError("no action is called " + command);
   }
 
   /** The members that have not been taken yet; what is left in the end nobody asked for. */
@@ -163,6 +254,18 @@ public sealed interface ControlRequest {
         return number;
       }
       throw new MalformedJsonException("the member '" + name + "' is missing or not a number");
+    }
+
+    long takeNumberIfThere(String name, long otherwise) throws MalformedJsonException {
+      return left.containsKey(name) ? takeNumber(name) : otherwise;
+    }
+
+    boolean takeFlagIfThere(String name, boolean otherwise) throws MalformedJsonException {
+      Object value = left.remove(name);
+      if (value == null || value instanceof Boolean) {
+        return value == null ? otherwise : (Boolean) value;
+      }
+      throw new MalformedJsonException("the member '" + name + "' is neither true nor false");
     }
 
     /** What is left, for whoever knows its meaning. */

@@ -2,6 +2,7 @@ package io.qnbd.server.export;
 
 import io.qnbd.image.NoSpaceException;
 import io.qnbd.image.ReadOnlyImageException;
+import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.protocol.NbdError;
 import java.io.IOException;
 
@@ -13,6 +14,7 @@ public final class ErrorMapping {
     return switch (thrown) {
       case NoSpaceException _ -> NbdError.ENOSPC;
       case ReadOnlyImageException _ -> NbdError.EPERM;
+      case UnsupportedImageException _ -> NbdError.EINVAL; // a bitmap that was removed meanwhile
       // ENOMEM is for clients that can wait; none can, so running out of memory is EIO like a bug.
       default -> NbdError.EIO;
     };

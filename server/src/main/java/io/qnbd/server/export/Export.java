@@ -7,7 +7,6 @@ import io.qnbd.protocol.ExportInfo;
 import io.qnbd.protocol.TransmissionFlags;
 import io.qnbd.protocol.WireLimits;
 import io.qnbd.protocol.WireStrings;
-import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 import org.jspecify.annotations.Nullable;
@@ -35,7 +34,6 @@ public final class Export {
   private final Seats seats = new Seats();
   private final WritePace writePace = new WritePace();
   private final RateGate rates;
-  private final List<StatusContext> contexts;
   private volatile ExportSettings settings;
 
   /** Of {@code settings}, in the form in which they are compared. */
@@ -57,11 +55,10 @@ public final class Export {
     this.settings = settings;
     this.rates = new RateGate(settings.rates());
     this.subjects = ClientIdentity.normal(settings.allowedSubjects());
-    this.contexts = StatusContext.offeredBy(image);
     ExportInfo _ = infoWith(settings);
   }
 
-  /** What clients are told at this moment: the size follows a resize. */
+  /** What clients are told at this moment: the size follows a resize, the contexts the bitmaps. */
   public ExportInfo info() {
     return infoWith(settings);
   }
@@ -123,9 +120,11 @@ public final class Export {
     return seats.closed();
   }
 
-  /** The metadata context of that name, if the export offers it. */
+  /** The metadata context of that name, if the export offers it at this moment. */
   public Optional<StatusContext> statusContext(String name) {
-    return contexts.stream().filter(context -> context.name().equals(name)).findFirst();
+    return StatusContext.offeredBy(image).stream()
+        .filter(context -> context.name().equals(name))
+        .findFirst();
   }
 
   private ExportInfo infoWith(ExportSettings said) {
@@ -135,7 +134,7 @@ public final class Export {
         image.virtualBytes(),
         flagsOf(image),
         blockSizesOf(image),
-        contexts.stream().map(StatusContext::name).toList());
+        StatusContext.offeredBy(image).stream().map(StatusContext::name).toList());
   }
 
   public DiskImage image() {

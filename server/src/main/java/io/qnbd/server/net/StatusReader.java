@@ -1,5 +1,6 @@
 package io.qnbd.server.net;
 
+import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.protocol.ContextExtents;
 import io.qnbd.protocol.Extent;
 import io.qnbd.protocol.ExtentCollector;
@@ -14,7 +15,8 @@ import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Answers BLOCK_STATUS from the contexts that a connection has selected.
+ * Answers BLOCK_STATUS from the contexts that a connection has selected. A bitmap that was removed
+ * since is an error of the request.
  *
  * <p>Immutable, thread-safe; a call blocks as long as the image does.
  */
@@ -40,7 +42,8 @@ final class StatusReader {
       StatusContext context =
           export
               .statusContext(selected.name())
-              .orElseThrow(() -> new AssertionError("not offered any more: " + selected));
+              .orElseThrow(
+                  () -> new UnsupportedImageException(selected.name() + " is not there any more"));
       answers.add(new ContextExtents(selected.id(), extents(context, request)));
     }
     return new Reply.Extents(request, answers);

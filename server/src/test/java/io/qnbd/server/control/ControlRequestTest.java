@@ -16,7 +16,16 @@ final class ControlRequestTest {
         new ControlRequest.ListSnapshots("a"),
         new ControlRequest.CreateSnapshot("a", "line\nbreak"),
         new ControlRequest.DeleteSnapshot("", "ü"),
-        new ControlRequest.RenameSnapshot("a", "b", "c"));
+        new ControlRequest.RenameSnapshot("a", "b", "c"),
+        new ControlRequest.ListBitmaps("a"),
+        new ControlRequest.AddBitmap("a", "b", 0, true, null),
+        new ControlRequest.AddBitmap("a", "b", 512, false, null),
+        new ControlRequest.AddBitmap("a", "b", 65536, true, "c"),
+        new ControlRequest.ChangeBitmap("a", ControlRequest.BitmapAction.REMOVE, "b"),
+        new ControlRequest.ChangeBitmap("a", ControlRequest.BitmapAction.ENABLE, "b"),
+        new ControlRequest.ChangeBitmap("a", ControlRequest.BitmapAction.DISABLE, "b"),
+        new ControlRequest.ChangeBitmap("a", ControlRequest.BitmapAction.CLEAR, "b"),
+        new ControlRequest.MergeBitmap("a", "b", "c"));
   }
 
   @ParameterizedTest
