@@ -497,6 +497,16 @@ public final class BitmapOperations {
     }
   }
 
+  /**
+   * Throws if a cluster that a bitmap refers to is counted as free: then it might be given away or
+   * punched, and a bitmap say less than it did.
+   */
+  public void requireCounted() throws IOException {
+    for (Bitmap bitmap : usable()) {
+      locked(() -> writer.requireCounted(bitmap.entry));
+    }
+  }
+
   // ---- a disk with other contents
 
   /**

@@ -136,6 +136,30 @@ final class BitmapWriter {
     return table;
   }
 
+  /** Throws if what the entry refers to is counted as free. The metadata lock is held. */
+  void requireCounted(BitmapEntry entry) throws IOException {
+    long table = geometry.clusterOf(entry.tableOffset());
+    for (int i = 0; entry.tableEntries() > 0 && i < tableClusters(entry.tableEntries()); i++) {
+      requireCounted(entry, table + i);
+    }
+    for (long value : readTable(entry)) {
+      if (BitmapTableEntry.dataOffset(value) != 0) {
+        requireCounted(entry, geometry.clusterOf(BitmapTableEntry.dataOffset(value)));
+      }
+    }
+  }
+
+  private void requireCounted(BitmapEntry entry, long cluster) throws IOException {
+    if (!allocator.inUse(cluster)) {
+      throw allocator
+          .guard()
+          .found(
+              String.format(
+                  "bitmap %s refers to cluster %d (0x%x), which is counted as free",
+                  entry.name(), cluster, geometry.offsetOf(cluster)));
+    }
+  }
+
   private Table writeData(Bitmap bitmap, long diskBytes, List<HostRun> taken) throws IOException {
     Content content = bitmap.content();
     if (content == null) {

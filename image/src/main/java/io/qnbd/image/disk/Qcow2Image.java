@@ -1045,7 +1045,10 @@ public final class Qcow2Image implements DiskImage {
                     layers,
                     clusters,
                     growth,
-                    snapshotOperations::requireCounted,
+                    () -> {
+                      snapshotOperations.requireCounted();
+                      bitmapOperations.requireCounted();
+                    },
                     this::flush,
                     this::afterChange,
                     progress)

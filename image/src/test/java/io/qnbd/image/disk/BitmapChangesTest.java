@@ -189,6 +189,22 @@ final class BitmapChangesTest {
     assertEquals(List.of(new Found("b", 9, false, true, bits(0, 7))), found(storage.contents()));
   }
 
+  /** A bitmap of which a part were given away would say less than it did, and be believed. */
+  @Test
+  void isNotCompactedWhenABitmapsClustersCountAsFree() throws IOException {
+    MemoryStorage file = empty(3, MIB);
+    BitmapMaker.Places places =
+        BitmapMaker.add(file, List.of(new BitmapMaker.Bitmap("b", 16, bits(2))));
+    long refcountTable = ByteBuffer.wrap(file.bytes(48, 8)).getLong();
+    long block = ByteBuffer.wrap(file.bytes(refcountTable, 8)).getLong();
+    file.write(block + places.tables().getFirst() / 4096 * 2, ByteBuffer.allocate(2));
+    Qcow2Image image = open(file);
+    IOException e = assertThrows(IOException.class, () -> image.compact(ProgressListener.NONE));
+    assertTrue(String.valueOf(e.getMessage()).contains("bitmap b refers to"), e.getMessage());
+    assertThrows(IOException.class, image::close, "nothing more is written");
+    assertEquals(bits(2), found(file).getFirst().bits());
+  }
+
   /** What is committed into a backing file changes that file's disk. */
   @Test
   void aCommitIsRecordedInTheBackingFile(@TempDir Path directory) throws IOException {
