@@ -8,8 +8,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Random;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
@@ -42,10 +44,19 @@ final class BitmapsIT {
   /** The dirty ranges as "offset+length", joined. */
   private static List<String> dirty(String uri, String bitmap) {
     List<String> ranges = new ArrayList<>();
+    long start = 0;
+    long end = -1;
     for (String line : Shell.check("nbdinfo", "--map=" + DIRTY + bitmap, uri).lines().toList()) {
       String[] fields = line.trim().split(" +", 4);
+      long at = Long.parseLong(fields[0]);
       if (fields[2].equals("1")) {
-        ranges.add(fields[0] + "+" + fields[1]);
+        if (at == end) {
+          ranges.removeLast();
+        } else {
+          start = at;
+        }
+        end = at + Long.parseLong(fields[1]);
+        ranges.add(start + "+" + (end - start));
       }
     }
     return ranges;
@@ -116,6 +127,92 @@ final class BitmapsIT {
       assertEquals("no bitmaps", ours("list", file).mustExit(0).out().strip());
       Images.mustBeClean(image);
       assertFalse(Shell.check("qemu-img", "info", file).contains("bitmaps"));
+    }
+  }
+
+  /** Writes through both, read through both, merged by both. */
+  @Test
+  void qemuSaysTheSameOfWhatBothRecordedAndMerged() throws IOException {
+    Random random = new Random(Long.getLong("qnbd.seed", 6));
+    try (Images images = Images.inTempDir()) {
+      Path image = images.qcow2("disk.qcow2", "64M");
+      String file = image.toString();
+      Shell.check("qemu-img", "bitmap", "--add", "-g", "512", file, "theirs");
+      ours("add", "-g", "128K", file, "ours").mustExit(0);
+      for (int round = 0; round < 2; round++) {
+        try (QnbdProcess qnbd = QnbdProcess.serve(file)) {
+          write(qnbd.uri().toString(), changes(random));
+          qnbd.stop();
+        }
+        List<String> command = new ArrayList<>(List.of("qemu-io", "-f", "qcow2"));
+        for (String change : changes(random)) {
+          command.addAll(List.of("-c", change));
+        }
+        command.add(file);
+        Shell.check(command.toArray(String[]::new));
+      }
+      Shell.check(
+          ("qemu-img bitmap --add --disable -g 65536 --merge theirs --merge ours " + file + " m1")
+              .split(" "));
+      ours("add", "-g", "64K", "--disabled", file, "m2").mustExit(0);
+      ours("merge", file, "m2", "theirs").mustExit(0);
+      ours("merge", file, "m2", "ours").mustExit(0);
+      for (String bitmap : List.of("theirs", "ours", "m1", "m2")) {
+        List<String> found = dirtyAtRest(image, bitmap);
+        assertFalse(found.isEmpty());
+        assertEquals(dirtyByQemu(images, image, bitmap), found, bitmap);
+      }
+      assertEquals(dirtyAtRest(image, "m1"), dirtyAtRest(image, "m2"));
+      Images.mustBeClean(image);
+    }
+  }
+
+  private static String[] changes(Random random) {
+    String[] changes = new String[12];
+    for (int i = 0; i < changes.length; i++) {
+      int sectors = 1 + random.nextInt(i % 2 == 0 ? 8 : 2000);
+      long at = random.nextInt((64 << 11) - sectors) * 512L;
+      String zeroes = random.nextInt(3) == 0 ? "-z " : "";
+      changes[i] = "write %s%d %d".formatted(zeroes, at, sectors * 512);
+    }
+    return changes;
+  }
+
+  private static List<String> dirtyByQemu(Images images, Path image, String bitmap) {
+    Path socket = images.path(bitmap + ".sock");
+    try (Shell.Running _ =
+        Shell.start(
+            "qemu-nbd",
+            "-r",
+            "-t",
+            "-B",
+            bitmap,
+            "-k",
+            socket.toString(),
+            "-f",
+            "qcow2",
+            image.toString())) {
+      long deadline = System.nanoTime() + Duration.ofSeconds(60).toNanos();
+      while (!Files.exists(socket)) {
+        assertTrue(System.nanoTime() < deadline, "qemu-nbd made no socket");
+        Shell.pause(Duration.ofMillis(10));
+      }
+      return dirty("nbd+unix:///?socket=" + socket, bitmap);
+    }
+  }
+
+  @Test
+  void theDiskShrinksAndQemuBelievesItsBitmaps() throws IOException {
+    try (Images images = Images.inTempDir()) {
+      Path image = images.qcow2("disk.qcow2", "64M");
+      String file = image.toString();
+      ours("add", "-g", "512", file, "fine").mustExit(0);
+      Shell.check("qemu-io", "-c", "write 1M 64k", "-c", "write 40M 64k", file);
+      QnbdProcess.run("resize", "--shrink", file, "20M").mustExit(0);
+      Images.mustBeClean(image);
+      Shell.check("qemu-io", "-c", "write 2M 512", file);
+      assertEquals(List.of("1048576+65536", "2097152+512"), dirtyByQemu(images, image, "fine"));
+      assertEquals(List.of("1048576+65536", "2097152+512"), dirtyAtRest(image, "fine"));
     }
   }
 
