@@ -23,10 +23,18 @@ if [ -e "$lib/qnbd.aot" ]; then
   quick=-XX:AOTCache=$lib/qnbd.aot
 fi
 
+# What is over soon is over sooner without the compiler for what runs long.
+short=
+case ${1:-} in
+  serve | check | convert | compare | rebase | commit | compact) ;;
+  *) short=-XX:TieredStopAtLevel=1 ;;
+esac
+
 # The native libraries are found in a directory, so that nothing is unpacked: the root file system may be read-only and
 # /tmp not executable. What the parent is, --exit-with-parent must know before Java is up.
 # shellcheck disable=SC2086 # the options are split at blanks on purpose
-exec "$lib/runtime/bin/java" -XX:+UseCompactObjectHeaders ${quick:+"$quick"} -Xlog:aot=off -Xlog:cds=off \
+exec "$lib/runtime/bin/java" -XX:+UseCompactObjectHeaders ${quick:+"$quick"} -Xlog:aot=off -Xlog:cds=off $short \
+  -Dio.netty.jfr.enabled=false -Djdk.reflect.useNativeAccessorOnly=true \
   --enable-native-access=ALL-UNNAMED -cp "$classes" \
   -Djava.library.path="$lib/native" -Dqnbd.parent.pid="$PPID" \
   ${QNBD_JAVA_OPTS:-} io.qnbd.server.Qnbd "$@"
