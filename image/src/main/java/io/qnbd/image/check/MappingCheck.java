@@ -157,6 +157,11 @@ final class MappingCheck {
     long at = L2Entry.hostOffset(entry);
     if (at == 0 && Subclusters.allocated(subclusters) != 0 && !header.hasDataFile()) {
       findings.corruption("%s: subclusters 0x%016x without a host cluster", here, subclusters);
+      fixes.entry(
+          entryAt + L2Entry.BYTES,
+          Subclusters.of(0, Subclusters.allocated(subclusters) | Subclusters.zero(subclusters)),
+          "%s: subclusters that had no host cluster read as zeroes from now on",
+          here);
     }
     if (header.hasDataFile()) {
       return; // clusters of the data file are not counted

@@ -10,8 +10,11 @@ import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.ProgressListener;
+import io.qnbd.image.RepairScope;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.check.Checker;
+import io.qnbd.image.check.Repair;
 import io.qnbd.image.create.ImageCreator;
 import io.qnbd.image.disk.ImageShape.Backing;
 import io.qnbd.image.disk.ImageShape.Preparation;
@@ -304,7 +307,7 @@ final class SubclusterTest {
   }
 
   @Test
-  void refusesSubclustersWithoutACluster() throws IOException {
+  void refusesSubclustersWithoutAClusterUntilTheyAreRepaired() throws IOException {
     MemoryStorage file = PLAIN.make(new byte[0]);
     try (DiskImage image = engine.open(file)) {
       write(image, CLUSTER, SUB);
@@ -313,6 +316,9 @@ final class SubclusterTest {
     file.write(at + 8, ByteBuffer.allocate(8).putLong(2).flip());
     assertDamaged(file, "contradict each other");
     assertTrue(Checker.check(file).corruptions() > 0);
+    Repair.repair(file, RepairScope.ALL, ProgressListener.NONE);
+    assertEquals(".z" + ".".repeat(30), firstCluster(file));
+    assertClean(file);
   }
 
   private interface Request {
