@@ -17,7 +17,7 @@ import org.jspecify.annotations.Nullable;
  * @param backingFormat the backing file's format; required with a backing file
  * @param extendedL2 whether clusters have 32 subclusters, that are allocated one by one (qcow2,
  *     version 3, clusters of 16 KiB at least)
- * @param preallocateMetadata whether L2 tables and refcounts are written for the whole disk now
+ * @param preallocation how much of the space is taken now; metadata is for qcow2 only
  * @param compression how clusters are compressed, if any will be (qcow2, zstd in version 3 only)
  * @param dataFile a file to make for the guest's data, by the name to store, relative to the
  *     image's own directory unless absolute; null keeps the data in the image (qcow2, version 3)
@@ -34,7 +34,7 @@ public record CreateOptions(
     boolean extendedL2,
     @Nullable Path backingFile,
     @Nullable ImageFormat backingFormat,
-    boolean preallocateMetadata,
+    Preallocation preallocation,
     CompressionType compression,
     @Nullable Path dataFile,
     boolean dataFileRaw,
@@ -63,7 +63,7 @@ public record CreateOptions(
       boolean extendedL2,
       @Nullable Path backingFile,
       @Nullable ImageFormat backingFormat,
-      boolean preallocateMetadata) {
+      Preallocation preallocation) {
     this(
         format,
         virtualBytes,
@@ -74,7 +74,7 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         CompressionType.ZLIB,
         null,
         false,
@@ -84,12 +84,12 @@ public record CreateOptions(
   /** A version 3 qcow2 image with 64 KiB clusters and 16-bit refcounts, like qemu-img's. */
   public static CreateOptions qcow2(long virtualBytes) {
     return new CreateOptions(
-        ImageFormat.QCOW2, virtualBytes, 65536, 3, 16, false, false, null, null, false);
+        ImageFormat.QCOW2, virtualBytes, 65536, 3, 16, false, false, null, null, Preallocation.OFF);
   }
 
   public static CreateOptions raw(long virtualBytes) {
     return new CreateOptions(
-        ImageFormat.RAW, virtualBytes, 65536, 3, 16, false, false, null, null, false);
+        ImageFormat.RAW, virtualBytes, 65536, 3, 16, false, false, null, null, Preallocation.OFF);
   }
 
   /** The same with another size. */
@@ -104,7 +104,7 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         compression,
         dataFile,
         dataFileRaw,
@@ -123,7 +123,7 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         value,
         dataFile,
         dataFileRaw,
@@ -142,7 +142,7 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         compression,
         value,
         raw,
@@ -161,10 +161,16 @@ public record CreateOptions(
         extendedL2,
         backingFile,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         compression,
         dataFile,
         dataFileRaw,
         value);
+  }
+
+  /** Whether L2 tables and refcounts are written for the whole disk now. */
+  public boolean preallocateMetadata() {
+    // Every cluster of a raw data file is the disk's from the start, whoever writes to it.
+    return format == ImageFormat.QCOW2 && (preallocation != Preallocation.OFF || dataFileRaw);
   }
 }

@@ -70,7 +70,22 @@ public final class DiskImages {
 
   /** Makes an image at {@code path}; fails when something is there already. */
   public static void create(Path path, CreateOptions options) throws IOException {
-    ImageFiles.create(path, options);
+    create(path, options, ProgressListener.NONE);
+  }
+
+  /** The same, told how far the writing of a full preallocation is. */
+  public static void create(Path path, CreateOptions options, ProgressListener progress)
+      throws IOException {
+    ImageFiles.create(path, options, true, progress);
+  }
+
+  /**
+   * The same, but a backing file is named without a look at it: it need not be there yet. The size
+   * must be given.
+   */
+  public static void createUnsafe(Path path, CreateOptions options, ProgressListener progress)
+      throws IOException {
+    ImageFiles.create(path, options, false, progress);
   }
 
   /**

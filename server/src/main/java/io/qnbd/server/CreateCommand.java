@@ -3,6 +3,8 @@ package io.qnbd.server;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.ImageReport;
+import io.qnbd.image.OpenOptions;
 import io.qnbd.server.config.Sizes;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -38,6 +40,7 @@ import picocli.CommandLine.Parameters;
       "  qnbd create disk.qcow2 10G",
       "  qnbd create -o cluster_size=2M,lazy_refcounts=on disk.qcow2 1.5T",
       "  qnbd create -b base.qcow2 -F qcow2 overlay.qcow2    changes only, of base's size",
+      "  qnbd create --preallocation falloc db.qcow2 100G   its space is set aside",
       "  qnbd create --encrypt luks --passphrase-file key disk.qcow2 10G",
       "  qnbd create -f raw disk.raw 512M"
     })
@@ -70,9 +73,9 @@ final class CreateCommand implements Callable<Integer> {
       description = {
         "Properties of a qcow2 image by qemu-img's names: cluster_size, compat, refcount_bits, "
             + "lazy_refcounts, extended_l2, compression_type, preallocation, backing_file, "
-            + "backing_fmt, data_file, data_file_raw, encrypt.format, each also with an option of "
-            + "its own, below; and encrypt.iter-time, how long in ms it takes to try a passphrase. "
-            + "May be repeated."
+            + "backing_fmt, size, data_file, data_file_raw, encrypt.format, each also with an "
+            + "option of its own, below; and encrypt.iter-time, how long in ms it takes to try a "
+            + "passphrase. May be repeated."
       })
   private List<String> properties = new ArrayList<>();
 
@@ -138,9 +141,25 @@ final class CreateCommand implements Callable<Integer> {
 
   @Option(
       names = "--preallocation",
-      paramLabel = "off|metadata",
-      description = "Whether the tables for the whole disk are written now. Default: off.")
+      paramLabel = "off|metadata|falloc|full",
+      description = {
+        "How much of the disk's space is taken now: off, none; metadata, the tables (qcow2); "
+            + "falloc, the tables, and the host sets space aside for the data; full, the tables, "
+            + "and the data is written as zeroes. Default: off."
+      })
   private @Nullable String preallocation;
+
+  @Option(
+      names = {"-u", "--unsafe"},
+      description = {
+        "Name the backing file without a look at it; it need not be there yet. Needs a SIZE."
+      })
+  private boolean unsafe;
+
+  @Option(
+      names = "--json",
+      description = "Print a JSON object that says what was made, its fields named as by info.")
+  private boolean json;
 
   @Option(
       names = "--data-file",
@@ -183,11 +202,26 @@ final class CreateCommand implements Callable<Integer> {
   public Integer call() throws IOException {
     CreateOptions options =
         settings().toOptions(format, size == null ? null : size.bytes(), passphrase.read());
-    DiskImages.create(path, options);
-    if (!quiet) {
+    if (unsafe && options.virtualBytes() == null) {
+      throw new UsageException("with -u nobody looks at the backing file's size: give a SIZE");
+    }
+    try (ProgressLine progress = new ProgressLine(terminal, path)) {
+      if (unsafe) {
+        DiskImages.createUnsafe(path, options, progress);
+      } else {
+        DiskImages.create(path, options, progress);
+      }
+    }
+    if (json) {
+      terminal.out().println(InfoAnswer.json(made()));
+    } else if (!quiet) {
       terminal.out().println(answer(options));
     }
     return ExitCode.OK;
+  }
+
+  private ImageReport made() throws IOException {
+    return DiskImages.inspect(path, OpenOptions.DEFAULT.withFormat(format).withReadOnly(true));
   }
 
   private CreateSettings settings() {

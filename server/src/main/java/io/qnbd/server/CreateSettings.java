@@ -4,6 +4,7 @@ import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.Passphrase;
+import io.qnbd.image.Preallocation;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.Sizes;
 import java.nio.file.InvalidPathException;
@@ -27,6 +28,7 @@ final class CreateSettings {
   private static final String PREALLOCATION = "preallocation";
   private static final String BACKING_FILE = "backing_file";
   private static final String BACKING_FORMAT = "backing_fmt";
+  private static final String SIZE = "size";
   private static final String DATA_FILE = "data_file";
   private static final String DATA_FILE_RAW = "data_file_raw";
   private static final String ENCRYPT_FORMAT = "encrypt.format";
@@ -43,6 +45,7 @@ final class CreateSettings {
           PREALLOCATION,
           BACKING_FILE,
           BACKING_FORMAT,
+          SIZE,
           DATA_FILE,
           DATA_FILE_RAW,
           ENCRYPT_FORMAT,
@@ -82,11 +85,12 @@ final class CreateSettings {
   /**
    * All of them together.
    *
-   * @param virtualBytes the size that was typed, or null
+   * @param typedBytes the size that was typed, or null
    * @param passphrase what an encrypted image is to open with, or null
    */
   CreateOptions toOptions(
-      ImageFormat format, @Nullable Long virtualBytes, @Nullable Passphrase passphrase) {
+      ImageFormat format, @Nullable Long typedBytes, @Nullable Passphrase passphrase) {
+    @Nullable Long virtualBytes = virtualBytes(typedBytes);
     @Nullable Path backing = path(BACKING_FILE);
     @Nullable ImageFormat backingFormat = backingFormat();
     if (virtualBytes == null && backing == null) {
@@ -97,11 +101,14 @@ final class CreateSettings {
           "say what the backing file is with -F qcow2 or -F raw: it is never guessed, because "
               + "whoever wrote to a raw disk can make it look like qcow2");
     }
-    boolean preallocateMetadata = preallocateMetadata();
-    if (format == ImageFormat.RAW && (given.size() > 1 || !given.containsKey(PREALLOCATION))) {
-      given.keySet().stream().findFirst().ifPresent(CreateSettings::refuseForRaw);
+    Preallocation preallocation = preallocation();
+    if (format == ImageFormat.RAW) {
+      given.keySet().stream()
+          .filter(name -> !name.equals(PREALLOCATION) && !name.equals(SIZE))
+          .findFirst()
+          .ifPresent(CreateSettings::refuseForRaw);
     }
-    if (format == ImageFormat.RAW && preallocateMetadata) {
+    if (format == ImageFormat.RAW && preallocation == Preallocation.METADATA) {
       refuseForRaw(PREALLOCATION + "=metadata");
     }
     return new CreateOptions(
@@ -114,7 +121,7 @@ final class CreateSettings {
         onOff(EXTENDED_L2),
         backing,
         backingFormat,
-        preallocateMetadata,
+        preallocation,
         compression(),
         path(DATA_FILE),
         value(DATA_FILE_RAW, () -> Choice.onOff(given.getOrDefault(DATA_FILE_RAW, "off"))),
@@ -145,6 +152,17 @@ final class CreateSettings {
           "encrypt.iter-time is '" + time + "', expected milliseconds, 1 to 10000");
     }
     return new CreateOptions.Encryption(passphrase, Integer.parseInt(time));
+  }
+
+  private @Nullable Long virtualBytes(@Nullable Long typed) {
+    String text = given.get(SIZE);
+    if (text == null) {
+      return typed;
+    }
+    if (typed != null) {
+      throw new UsageException("the size is given twice: after the PATH and as the option size");
+    }
+    return value(SIZE, () -> Sizes.parse(text));
   }
 
   private static void refuseForRaw(String property) {
@@ -194,14 +212,9 @@ final class CreateSettings {
     };
   }
 
-  private boolean preallocateMetadata() {
-    String text = given.getOrDefault(PREALLOCATION, "off");
-    return switch (text) {
-      case "off" -> false;
-      case "metadata" -> true;
-      default ->
-          throw new UsageException("preallocation is '" + text + "', expected off or metadata");
-    };
+  private Preallocation preallocation() {
+    return value(
+        PREALLOCATION, () -> Choice.preallocation(given.getOrDefault(PREALLOCATION, "off")));
   }
 
   private @Nullable Path path(String name) {

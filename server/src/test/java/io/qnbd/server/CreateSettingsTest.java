@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
@@ -40,7 +41,7 @@ final class CreateSettingsTest {
             true,
             Path.of("base.raw"),
             ImageFormat.RAW,
-            true),
+            Preallocation.METADATA),
         qcow2(
             "cluster_size=2M,compat=1.1,refcount_bits=64,lazy_refcounts=on,extended_l2=on,"
                 + "preallocation=metadata,backing_file=base.raw,backing_fmt=raw",
@@ -70,7 +71,7 @@ final class CreateSettingsTest {
         "refcount_bits=-1",
         "lazy_refcounts=maybe",
         "extended_l2=yes",
-        "preallocation=full",
+        "preallocation=some",
         "backing_file=base.qcow2",
         "backing_file=base.qcow2,backing_fmt=vmdk",
         "nonsense=1",

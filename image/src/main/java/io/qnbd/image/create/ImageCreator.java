@@ -2,6 +2,8 @@ package io.qnbd.image.create;
 
 import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
+import io.qnbd.image.Preallocation;
+import io.qnbd.image.ProgressListener;
 import io.qnbd.image.crypt.LuksMaker;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
@@ -51,6 +53,12 @@ public final class ImageCreator {
    * error its contents are undefined.
    */
   public static void create(Storage file, CreateOptions options) throws IOException {
+    create(file, options, ProgressListener.NONE);
+  }
+
+  /** The same, told how far the writing of a full preallocation is. */
+  public static void create(Storage file, CreateOptions options, ProgressListener progress)
+      throws IOException {
     require(file.length() == 0, file, "the file is not empty");
     Long virtualBytes = options.virtualBytes();
     if (virtualBytes == null) {
@@ -58,22 +66,28 @@ public final class ImageCreator {
     }
     require(virtualBytes >= 0, file, "a size can't be negative");
     switch (options.format()) {
-      case RAW -> createRaw(file, options, virtualBytes);
-      case QCOW2 -> createQcow2(file, options, virtualBytes);
+      case RAW -> createRaw(file, options, virtualBytes, progress);
+      case QCOW2 -> createQcow2(file, options, virtualBytes, progress);
     }
   }
 
-  private static void createRaw(Storage file, CreateOptions options, long virtualBytes)
+  private static void createRaw(
+      Storage file, CreateOptions options, long virtualBytes, ProgressListener progress)
       throws IOException {
     require(options.backingFile() == null, file, "a raw image has no backing file");
-    require(!options.preallocateMetadata(), file, "a raw image has no metadata to preallocate");
+    require(
+        options.preallocation() != Preallocation.METADATA,
+        file,
+        "a raw image has no metadata to preallocate");
     require(options.dataFile() == null, file, "a raw image has no data file beside it");
     require(options.encryption() == null, file, "a raw image is not encrypted");
     file.setLength(virtualBytes);
+    Space.take(file, 0, virtualBytes, options.preallocation(), progress);
     file.sync();
   }
 
-  private static void createQcow2(Storage file, CreateOptions options, long virtualBytes)
+  private static void createQcow2(
+      Storage file, CreateOptions options, long virtualBytes, ProgressListener progress)
       throws IOException {
     requireQcow2(file, options);
     int clusterBits = Integer.numberOfTrailingZeros(options.clusterBytes());
@@ -87,13 +101,11 @@ public final class ImageCreator {
             "a disk of %d bytes is too large for clusters of %d bytes, which allow %d",
             virtualBytes, options.clusterBytes(), bytesMax));
     long roundedBytes = Math.ceilDiv(virtualBytes, SECTOR_BYTES) * SECTOR_BYTES;
-    // Every cluster of a raw data file is the disk's from the start, whoever writes to it.
-    boolean preallocated = options.preallocateMetadata() || options.dataFileRaw();
     CreateOptions.Encryption encryption = options.encryption();
     Layout.Content content =
         new Layout.Content(
             encryption == null ? 0 : LuksMaker.AREA_BYTES, options.dataFile() == null);
-    Layout layout = Layout.of(geometry, roundedBytes, preallocated, content);
+    Layout layout = Layout.of(geometry, roundedBytes, options.preallocateMetadata(), content);
     Header header = header(file, options, layout, roundedBytes);
     requireTableRoom(file, options, layout);
 
@@ -101,6 +113,13 @@ public final class ImageCreator {
     writeRefcounts(file, layout);
     if (layout.preallocated()) {
       writeMapping(file, layout);
+      long data = geometry.offsetOf(layout.firstDataCluster());
+      Space.take(
+          file,
+          data,
+          geometry.offsetOf(layout.clusters()) - data,
+          options.preallocation(),
+          progress);
     }
     if (encryption != null) {
       ByteBuffer area = LuksMaker.make(encryption.passphrase().bytes(), encryption.iterMillis());
@@ -109,6 +128,19 @@ public final class ImageCreator {
     file.sync();
     file.write(0, header.encode());
     file.sync();
+  }
+
+  /** Makes the data file of an image with these options and a size, in an empty file. */
+  public static void createDataFile(Storage data, CreateOptions options, ProgressListener progress)
+      throws IOException {
+    Long virtualBytes = options.virtualBytes();
+    if (virtualBytes == null) {
+      throw failure(data, "no size was given");
+    }
+    long roundedBytes = Math.ceilDiv(virtualBytes, SECTOR_BYTES) * SECTOR_BYTES;
+    data.setLength(roundedBytes);
+    Space.take(data, 0, roundedBytes, options.preallocation(), progress);
+    data.sync();
   }
 
   private static void requireQcow2(Storage file, CreateOptions options) throws IOException {

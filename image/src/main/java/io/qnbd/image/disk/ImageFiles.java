@@ -263,15 +263,20 @@ public final class ImageFiles {
 
   /**
    * Makes an image at {@code path}, and removes it again if that fails; see {@link
-   * io.qnbd.image.DiskImages#create}. A backing file must be there and be what the options say.
+   * io.qnbd.image.DiskImages#create}.
+   *
+   * @param lookAtBacking whether a backing file must be there and be what the options say
    */
-  public static void create(Path path, CreateOptions options) throws IOException {
-    CreateOptions complete = options.backingFile() == null ? options : checkBacking(path, options);
+  public static void create(
+      Path path, CreateOptions options, boolean lookAtBacking, ProgressListener progress)
+      throws IOException {
+    boolean look = lookAtBacking && options.backingFile() != null;
+    CreateOptions complete = look ? checkBacking(path, options) : options;
     try (FileStorage file = FileStorage.create(path, CacheMode.WRITEBACK)) {
       boolean done = false;
       try {
         FileLocks.lock(file, FileLocks.Use.WRITER);
-        createWithData(path, file, complete);
+        createWithData(path, file, complete, progress);
         done = true;
       } finally {
         if (!done) {
@@ -282,11 +287,12 @@ public final class ImageFiles {
   }
 
   /** Makes the image in {@code file}, and before it the data file, if it is to have one. */
-  private static void createWithData(Path path, FileStorage file, CreateOptions options)
+  private static void createWithData(
+      Path path, FileStorage file, CreateOptions options, ProgressListener progress)
       throws IOException {
     Path name = options.dataFile();
-    if (name == null || options.virtualBytes() == null) {
-      ImageCreator.create(file, options);
+    if (name == null) {
+      ImageCreator.create(file, options, progress);
       return;
     }
     Path dataPath = directoryOf(path).resolve(name);
@@ -294,9 +300,8 @@ public final class ImageFiles {
       boolean done = false;
       try {
         FileLocks.lock(data, FileLocks.Use.WRITER);
-        ImageCreator.create(file, options);
-        data.setLength(options.virtualBytes());
-        data.sync();
+        ImageCreator.create(file, options, progress);
+        ImageCreator.createDataFile(data, options, progress);
         done = true;
       } finally {
         if (!done) {

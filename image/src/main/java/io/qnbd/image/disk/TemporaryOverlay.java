@@ -5,6 +5,7 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.create.ImageCreator;
 import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.io.FileStorage;
@@ -87,6 +88,6 @@ final class TemporaryOverlay {
         false,
         null,
         null,
-        false);
+        Preallocation.OFF);
   }
 }

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.qnbd.image.CheckReport;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.create.ImageCreator;
 import io.qnbd.image.format.FeatureBits;
@@ -182,7 +183,8 @@ final class CheckerTest {
     MemoryStorage file = new MemoryStorage();
     ImageCreator.create(
         file,
-        new CreateOptions(ImageFormat.QCOW2, 8192L, 512, 3, 1, false, false, null, null, true));
+        new CreateOptions(
+            ImageFormat.QCOW2, 8192L, 512, 3, 1, false, false, null, null, Preallocation.METADATA));
     Sample sample = Sample.of(file.bytes(0, (int) file.length()));
     sample.set(sample.l2At() + 8, sample.bytes().getLong(sample.l2At()));
     CheckReport report = sample.check();
@@ -215,7 +217,17 @@ final class CheckerTest {
     MemoryStorage file = new MemoryStorage();
     ImageCreator.create(
         file,
-        new CreateOptions(ImageFormat.QCOW2, 1L << 20, 512, 3, 16, false, false, null, null, true));
+        new CreateOptions(
+            ImageFormat.QCOW2,
+            1L << 20,
+            512,
+            3,
+            16,
+            false,
+            false,
+            null,
+            null,
+            Preallocation.METADATA));
     IOException e = assertThrows(IOException.class, () -> Checker.check(file, 4));
     assertTrue(String.valueOf(e.getMessage()).contains("memory"));
     assertTrue(Checker.check(file, 16).clean());

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import io.qnbd.image.CheckReport;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.io.CrashStorage;
@@ -39,7 +40,7 @@ final class ImageCreatorTest {
         false,
         null,
         null,
-        preallocate);
+        preallocate ? Preallocation.METADATA : Preallocation.OFF);
   }
 
   private static CreateOptions overlay(String backing, int clusterBytes, int version) {
@@ -53,7 +54,7 @@ final class ImageCreatorTest {
         false,
         Path.of(backing),
         ImageFormat.RAW,
-        false);
+        Preallocation.OFF);
   }
 
   private static Header header(MemoryStorage file) throws IOException {
@@ -158,7 +159,7 @@ final class ImageCreatorTest {
         false,
         backing == null ? null : Path.of(backing),
         backingFormat,
-        preallocate);
+        preallocate ? Preallocation.METADATA : Preallocation.OFF);
   }
 
   @Test

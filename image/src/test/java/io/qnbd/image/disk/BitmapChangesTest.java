@@ -13,6 +13,7 @@ import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ReadOnlyImageException;
 import io.qnbd.image.UnsupportedImageException;
@@ -223,7 +224,7 @@ final class BitmapChangesTest {
             false,
             Path.of("base.qcow2"),
             ImageFormat.QCOW2,
-            false));
+            Preallocation.OFF));
     try (DiskImage image = DiskImages.open(base, OpenOptions.DEFAULT)) {
       image.bitmaps().add("b", 65536, true);
     }

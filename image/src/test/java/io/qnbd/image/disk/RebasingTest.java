@@ -11,6 +11,7 @@ import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.RebaseOptions;
 import io.qnbd.image.UnsupportedImageException;
@@ -56,7 +57,7 @@ final class RebasingTest {
             false,
             backing == null ? null : Path.of(backing),
             backing == null ? null : ImageFormat.QCOW2,
-            false));
+            Preallocation.OFF));
     return path;
   }
 

@@ -10,6 +10,7 @@ import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.RepairScope;
 import io.qnbd.image.ZeroMode;
@@ -352,7 +353,16 @@ final class SubclusterTest {
     ImageCreator.create(
         file,
         new CreateOptions(
-            ImageFormat.QCOW2, (long) DISK, CLUSTER, 3, 16, false, true, null, null, true));
+            ImageFormat.QCOW2,
+            (long) DISK,
+            CLUSTER,
+            3,
+            16,
+            false,
+            true,
+            null,
+            null,
+            Preallocation.METADATA));
     assertClean(file);
     try (DiskImage image = engine.open(file)) {
       long length = file.length();

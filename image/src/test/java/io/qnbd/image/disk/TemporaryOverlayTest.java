@@ -12,6 +12,7 @@ import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageLockedException;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.oracle.GuestModel;
@@ -164,7 +165,8 @@ final class TemporaryOverlayTest {
     CreateOptions usual = CreateOptions.qcow2(bytes);
     DiskImages.create(
         base,
-        new CreateOptions(usual.format(), bytes, 2 * MIB, 3, 16, false, false, null, null, false));
+        new CreateOptions(
+            usual.format(), bytes, 2 * MIB, 3, 16, false, false, null, null, Preallocation.OFF));
     try (DiskImage image = openTemporary(base, OpenOptions.DEFAULT, directory)) {
       assertEquals(bytes, image.virtualBytes());
       assertTrue(image.preferredBytes() > 65536);

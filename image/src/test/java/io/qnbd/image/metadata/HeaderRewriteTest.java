@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Preallocation;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.create.ImageCreator;
 import io.qnbd.image.format.Header;
@@ -94,7 +95,7 @@ final class HeaderRewriteTest {
     ImageCreator.create(
         file,
         new CreateOptions(
-            ImageFormat.QCOW2, 1L << 20, 512, 3, 16, false, false, null, null, false));
+            ImageFormat.QCOW2, 1L << 20, 512, 3, 16, false, false, null, null, Preallocation.OFF));
     Header header = header(file).toBuilder().backingFile("b".repeat(600)).build();
     assertThrows(UnsupportedImageException.class, () -> HeaderRewrite.write(file, header));
   }
