@@ -169,8 +169,12 @@ final class MappingCheck {
     if (at != 0) {
       switch (references.addAligned(here, at, geometry.clusterBytes(), ClusterUse.DATA, times)) {
         case GOOD -> {}
-        case TAKEN ->
+        case TAKEN -> {
+          // LUKS encrypts by the place in the file: without the passphrase no cluster can move.
+          if (header.cryptMethod() != Header.CRYPT_LUKS) {
             fixes.copy(entryAt, entry & ~reserved, geometry.clusterOf(at), 1, times, here);
+          }
+        }
         case NOWHERE -> fixNowhere(entryAt, here);
       }
     } else if (L2Entry.copied(entry)) {

@@ -81,15 +81,10 @@ final class EncryptedStorage implements Storage {
       int skip = (int) (here % SECTOR_BYTES);
       int wanted = Math.min(PIECE_BYTES, roundUp(skip + target.remaining()));
       long first = sector + (here / SECTOR_BYTES - at / SECTOR_BYTES);
-      int found = readPlain(worker, here - skip, first, wanted);
-      int bytes = Math.min(found - skip, target.remaining());
-      if (bytes > 0) {
-        target.put(worker.bytes, skip, bytes);
-        done += bytes;
-      }
-      if (found < wanted) {
-        break; // the file has ended
-      }
+      readPlain(worker, here - skip, first, wanted);
+      int bytes = Math.min(wanted - skip, target.remaining());
+      target.put(worker.bytes, skip, bytes);
+      done += bytes;
     }
     idle.offer(worker);
     return done;
@@ -99,17 +94,16 @@ final class EncryptedStorage implements Storage {
     return Math.ceilDiv(bytes, SECTOR_BYTES) * SECTOR_BYTES;
   }
 
-  /** Decrypts whole sectors into the worker's bytes; returns how many bytes the file has there. */
-  private int readPlain(Worker worker, long at, long firstSector, int bytes) throws IOException {
+  /**
+   * Decrypts whole sectors into the worker's bytes. What is behind the end of the file is zeroes,
+   * encrypted: so it reads the same when the file has grown over it.
+   */
+  private void readPlain(Worker worker, long at, long firstSector, int bytes) throws IOException {
     ByteBuffer buffer = worker.buffer.clear().limit(bytes);
-    int found = file.read(at, buffer);
-    while (buffer.hasRemaining() && buffer.position() % SECTOR_BYTES != 0) {
-      buffer.put((byte) 0);
-    }
-    int whole = buffer.position();
-    buffer.flip().get(worker.bytes, 0, whole);
-    worker.cipher.decrypt(firstSector, worker.bytes, whole / SECTOR_BYTES);
-    return found;
+    file.read(at, buffer);
+    Zeroes.fill(buffer, buffer.remaining());
+    buffer.flip().get(worker.bytes, 0, bytes);
+    worker.cipher.decrypt(firstSector, worker.bytes, bytes / SECTOR_BYTES);
   }
 
   @Override

@@ -20,7 +20,6 @@ import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.LayoutWalk;
 import io.qnbd.image.check.Repair;
-import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.random.SeededRandom;
 import java.io.IOException;
@@ -82,8 +81,7 @@ final class Trial {
     }
     BitSet firm = firm(readable.size());
     if (random.chance(REPAIRED_PERCENT)) {
-      // An encrypted cluster reads otherwise at another place, to which a repair may copy it.
-      repair(readable, encrypted() ? firm : all(readable.size()));
+      repair(readable);
     }
     List<byte[]> snapshot = readSnapshot();
     boolean deleted = use();
@@ -112,7 +110,7 @@ final class Trial {
   }
 
   /** What can be read is read the same after a repair, whatever it mended. */
-  private void repair(List<byte[]> readable, BitSet which) {
+  private void repair(List<byte[]> readable) {
     MemoryStorage copy = mutant.copy();
     RepairScope scope = random.pick(List.of(RepairScope.values()));
     try {
@@ -123,11 +121,7 @@ final class Trial {
     } catch (IOException e) {
       assertSentence(e);
     }
-    assertKept(readable, read(copy, null), which);
-  }
-
-  private boolean encrypted() {
-    return ByteBuffer.wrap(mutant.bytes(HeaderLayout.CRYPT_METHOD_AT, 4)).getInt() != 0;
+    assertKept(readable, read(copy, null), all(readable.size()));
   }
 
   private static void assertSentence(IOException e) {
