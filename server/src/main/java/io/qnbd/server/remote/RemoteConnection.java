@@ -165,9 +165,18 @@ final class RemoteConnection implements Closeable {
     try {
       IOException earlier = broken;
       if (earlier != null) {
-        inFlight.remove(cookie);
+        inFlight.remove(cookie); // whoever failed the others may have been here before it came
         throw new IOException(earlier.getMessage(), earlier);
       }
+      send(header, payload);
+    } finally {
+      sending.unlock();
+    }
+    pending.await();
+  }
+
+  private void send(ByteBuffer header, @Nullable ByteBuffer payload) {
+    try {
       if (payload == null) {
         wire.write(header);
       } else {
@@ -175,10 +184,7 @@ final class RemoteConnection implements Closeable {
       }
     } catch (IOException e) {
       end(e);
-    } finally {
-      sending.unlock();
     }
-    pending.await();
   }
 
   private void receiveUntilTheEnd() {
