@@ -50,8 +50,10 @@ public final class RunCommand {
    * @return whether it has ended
    */
   public boolean terminate(Duration patience) throws InterruptedException {
-    process.descendants().forEach(ProcessHandle::destroy);
+    // The shell first: it would go on, or end well, when it sees the end of what it waits for.
+    List<ProcessHandle> started = process.descendants().toList();
     process.destroy();
+    started.forEach(ProcessHandle::destroy);
     return process.waitFor(patience.toNanos(), TimeUnit.NANOSECONDS);
   }
 
