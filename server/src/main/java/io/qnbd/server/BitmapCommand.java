@@ -1,6 +1,5 @@
 package io.qnbd.server;
 
-import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.BitmapInfo;
 import io.qnbd.image.Bitmaps;
 import io.qnbd.image.DiskImage;
@@ -54,33 +53,6 @@ import picocli.CommandLine.ScopeType;
     })
 final class BitmapCommand {
   private final Terminal terminal;
-
-  /** The options of every command that writes to the image. */
-  static final class Changing {
-    @Option(
-        names = "--backing-policy",
-        paramLabel = "POLICY",
-        defaultValue = "same-directory",
-        description = {
-          "Which backing files the image may name: none, same-directory or any, as for serve. "
-              + "Default: ${DEFAULT-VALUE}."
-        })
-    private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
-
-    @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
-
-    @Option(
-        names = {"-q", "--quiet"},
-        description = "Say nothing when all is well.")
-    private boolean quiet;
-
-    OpenOptions open() throws IOException {
-      return OpenOptions.DEFAULT
-          .withFormat(ImageFormat.QCOW2)
-          .withBackingPolicy(backingPolicy)
-          .withPassphrase(passphrase.read());
-    }
-  }
 
   /** What a new bitmap is like; the same at rest and live. */
   static final class Adding {
@@ -155,7 +127,7 @@ final class BitmapCommand {
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A name that no bitmap has.") String name,
       @Mixin Adding added,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     String old = added.replaced();
     change(
@@ -178,7 +150,7 @@ final class BitmapCommand {
   int remove(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A bitmap's name.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, bitmaps -> bitmaps.remove(name));
     return told(options, "removed bitmap %s of %s".formatted(name, path));
@@ -191,7 +163,7 @@ final class BitmapCommand {
   int enable(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A bitmap's name.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, bitmaps -> bitmaps.enable(name));
     return told(options, "bitmap %s of %s is enabled".formatted(name, path));
@@ -204,7 +176,7 @@ final class BitmapCommand {
   int disable(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A bitmap's name.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, bitmaps -> bitmaps.disable(name));
     return told(options, "bitmap %s of %s is disabled".formatted(name, path));
@@ -217,7 +189,7 @@ final class BitmapCommand {
   int clear(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A bitmap's name.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, bitmaps -> bitmaps.clear(name));
     return told(options, "cleared bitmap %s of %s".formatted(name, path));
@@ -236,7 +208,7 @@ final class BitmapCommand {
               paramLabel = "FILE",
               description = "The image that has SOURCE, of the same size. Default: IMAGE.")
           @Nullable Path sourceFile,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     if (sourceFile == null) {
       change(path, options, bitmaps -> bitmaps.merge(name, source));
@@ -245,7 +217,7 @@ final class BitmapCommand {
           OpenOptions.DEFAULT
               .withFormat(ImageFormat.QCOW2)
               .withReadOnly(true)
-              .withBackingPolicy(options.backingPolicy);
+              .withBackingPolicy(options.backingPolicy());
       try (DiskImage image = DiskImages.open(sourceFile, reading)) {
         change(path, options, bitmaps -> bitmaps.merge(name, image, source));
       }
@@ -274,7 +246,7 @@ final class BitmapCommand {
         .toList();
   }
 
-  private void change(Path path, Changing options, Change change) throws IOException {
+  private void change(Path path, ChangingOptions options, Change change) throws IOException {
     OpenOptions open = options.open();
     try (ProgressLine progress = new ProgressLine(terminal, path);
         DiskImage image = DiskImages.open(path, open, progress)) {
@@ -286,8 +258,8 @@ final class BitmapCommand {
     }
   }
 
-  private int told(Changing options, String sentence) {
-    if (!options.quiet) {
+  private int told(ChangingOptions options, String sentence) {
+    if (!options.quiet()) {
       terminal.out().println(Printable.text(sentence));
     }
     return ExitCode.OK;

@@ -1,9 +1,7 @@
 package io.qnbd.server;
 
-import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
-import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageLockedException;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
@@ -50,33 +48,6 @@ import picocli.CommandLine.ScopeType;
 final class SnapshotCommand {
   private final Terminal terminal;
 
-  /** The options of every command that writes to the image. */
-  static final class Changing {
-    @Option(
-        names = "--backing-policy",
-        paramLabel = "POLICY",
-        defaultValue = "same-directory",
-        description = {
-          "Which backing files the image may name: none, same-directory or any, as for serve. "
-              + "Default: ${DEFAULT-VALUE}."
-        })
-    private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
-
-    @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
-
-    @Option(
-        names = {"-q", "--quiet"},
-        description = "Say nothing when all is well.")
-    private boolean quiet;
-
-    OpenOptions open() throws IOException {
-      return OpenOptions.DEFAULT
-          .withFormat(ImageFormat.QCOW2)
-          .withBackingPolicy(backingPolicy)
-          .withPassphrase(passphrase.read());
-    }
-  }
-
   /** A change of an open image's snapshots. */
   private interface Change {
     void make(Snapshots snapshots) throws IOException;
@@ -115,7 +86,7 @@ final class SnapshotCommand {
   int create(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A name that no snapshot has.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, snapshots -> snapshots.create(name));
     return told(options, "took snapshot %s of %s".formatted(name, path));
@@ -131,7 +102,7 @@ final class SnapshotCommand {
   int apply(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A snapshot's name or id.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
       DiskImages.applySnapshot(path, name, options.open(), progress);
@@ -150,7 +121,7 @@ final class SnapshotCommand {
   int delete(
       @Parameters(paramLabel = "IMAGE", description = "The image.") Path path,
       @Parameters(paramLabel = "NAME", description = "A snapshot's name or id.") String name,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, snapshots -> snapshots.delete(name));
     return told(options, "deleted snapshot %s of %s".formatted(name, path));
@@ -165,7 +136,7 @@ final class SnapshotCommand {
       @Parameters(paramLabel = "NAME", description = "A snapshot's name or id.") String name,
       @Parameters(paramLabel = "NEW-NAME", description = "A name that no snapshot has.")
           String newName,
-      @Mixin Changing options)
+      @Mixin ChangingOptions options)
       throws IOException {
     change(path, options, snapshots -> snapshots.rename(name, newName));
     return told(options, "snapshot %s of %s is now %s".formatted(name, path, newName));
@@ -190,7 +161,7 @@ final class SnapshotCommand {
     return qcow2.snapshots();
   }
 
-  private void change(Path path, Changing options, Change change) throws IOException {
+  private void change(Path path, ChangingOptions options, Change change) throws IOException {
     OpenOptions open = options.open();
     try (ProgressLine progress = new ProgressLine(terminal, path);
         DiskImage image = DiskImages.open(path, open, progress)) {
@@ -202,8 +173,8 @@ final class SnapshotCommand {
     }
   }
 
-  private int told(Changing options, String sentence) {
-    if (!options.quiet) {
+  private int told(ChangingOptions options, String sentence) {
+    if (!options.quiet()) {
       terminal.out().println(Printable.text(sentence));
     }
     return ExitCode.OK;
