@@ -36,5 +36,5 @@ esac
 exec "$lib/runtime/bin/java" -XX:+UseCompactObjectHeaders ${quick:+"$quick"} -Xlog:aot=off -Xlog:cds=off $short \
   -Dio.netty.jfr.enabled=false -Djdk.reflect.useNativeAccessorOnly=true \
   --enable-native-access=ALL-UNNAMED -cp "$classes" \
-  -Djava.library.path="$lib/native" -Dqnbd.parent.pid="$PPID" \
+  -Djava.library.path="$lib/native" -DZstdNativePath="$lib/native/libzstd-jni.so" -Dqnbd.parent.pid="$PPID" \
   ${QNBD_JAVA_OPTS:-} io.qnbd.server.Qnbd "$@"

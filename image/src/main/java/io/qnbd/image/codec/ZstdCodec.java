@@ -27,8 +27,9 @@ public final class ZstdCodec implements ClusterCodec {
   private ZstdCodec() {}
 
   /**
-   * Loads the native library, which comes with the program and is unpacked into the directory for
-   * temporary files.
+   * Loads the native library, which comes with the program. It is loaded from the file that the
+   * property {@code ZstdNativePath} names, as the archive and the container image do; otherwise it
+   * is unpacked into the directory for temporary files first.
    *
    * @throws UnsupportedImageException when that does not work here
    */
