@@ -58,6 +58,7 @@ public final class Containers {
   }
 
   private static String build(String image, String... command) {
+    inRepository(BUILD_MAX, "it-tests/containers/base-image").mustExit(0);
     inRepository(BUILD_MAX, command).mustExit(0);
     return image;
   }
