@@ -61,6 +61,11 @@ final class Guest {
    * @return what the console showed
    */
   String run(Path initramfs, String words) throws IOException {
+    return run(initramfs, words, "user,model=virtio-net-pci");
+  }
+
+  /** Like {@link #run(Path, String)}, with a network of the caller's. */
+  String run(Path initramfs, String words, String nic) throws IOException {
     return boot(
         "-kernel",
         vmlinuz().toString(),
@@ -69,7 +74,7 @@ final class Guest {
         "-append",
         "console=ttyS0 quiet panic=-1 " + words,
         "-nic",
-        "user,model=virtio-net-pci");
+        nic);
   }
 
   /** Switches a machine on and waits until it is off; what it ran must have succeeded. */

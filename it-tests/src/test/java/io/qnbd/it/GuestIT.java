@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 
 /** A Linux machine whose disk is the export. */
@@ -123,6 +124,40 @@ final class GuestIT {
               "--tls-verify-client",
               image.toString())) {
         guest.run(guest.initramfs(images.dir(), script), "port=" + qnbd.port());
+        qnbd.stop();
+      }
+    }
+  }
+
+  @Test
+  void kernelClientAttachesAsTheManualSays() throws IOException {
+    List<String> page = Files.readAllLines(Repository.root().resolve("docs/attach.md"));
+    List<String> lines =
+        page.stream()
+            .dropWhile(line -> !line.startsWith("<!-- guest: "))
+            .skip(2)
+            .takeWhile(line -> line.startsWith("    "))
+            .map(String::strip)
+            .toList();
+    assertTrue(lines.contains("mount -t ext4 -o discard /dev/nbd0 /mnt"), lines::toString);
+    // The page's address is the host's, and what is mounted works before it is unmounted.
+    String script =
+        """
+        set -e
+        ip addr add 192.0.2.15/24 dev eth0
+        ln -s mke2fs /sbin/mkfs.ext4
+        # All modules that the machine has are loaded.
+        modprobe() { grep -q "^$1 " /proc/modules; }
+        """
+            + String.join("\n", lines)
+                .replace("\numount", "\necho found >/mnt/it\ncat /mnt/it\numount")
+            + "\n";
+    try (Images images = Images.inTempDir()) {
+      Path image = images.qcow2("disk.qcow2", "256M");
+      try (QnbdProcess qnbd = QnbdProcess.serve("--listen", "127.0.0.1:10809", image.toString())) {
+        String nic = "user,model=virtio-net-pci,net=192.0.2.0/24,host=192.0.2.10";
+        String shown = guest.run(guest.initramfs(images.dir(), script), "", nic);
+        assertTrue(shown.contains("found"), shown);
         qnbd.stop();
       }
     }

@@ -14,10 +14,12 @@ import java.util.regex.Pattern;
  * program's name.
  *
  * <p>What no test can run says so with its reason, {@code <!-- not run: needs a cluster -->}: above
- * a block, or in the row of a table.
+ * a block, or in the row of a table. A block below {@code <!-- guest: ... -->} is for a machine
+ * with a kernel of its own, where GuestIT runs it.
  */
 record Page(String name, List<String> lines) {
   private static final Pattern SPAN = Pattern.compile("`([^`]+)`");
+  private static final String GUEST = "<!-- guest: ";
   private static final Pattern NOT_RUN = Pattern.compile("<!-- not run: \\S.* -->");
 
   /** Words in capitals stand for what the reader has; these the tests have, too. */
@@ -67,6 +69,7 @@ record Page(String name, List<String> lines) {
     boolean commandFence = false;
     boolean otherFence = false;
     boolean marked = false;
+    boolean guest = false;
     for (int index = 0; index < lines.size(); index++) {
       String line = lines.get(index);
       if (line.startsWith("```")) {
@@ -74,9 +77,10 @@ record Page(String name, List<String> lines) {
         otherFence = !otherFence && !commandFence && line.length() > 3;
         commandFence = !commandFence && line.length() == 3;
       } else if (commandFence || (!otherFence && line.startsWith("    "))) {
-        index = addCommand(commands, index, marked);
+        index = addCommand(guest ? new ArrayList<>() : commands, index, marked);
       } else if (!otherFence && !line.isBlank()) {
         marked = NOT_RUN.matcher(line).find();
+        guest = line.startsWith(GUEST);
         if (line.startsWith("|")) {
           addSpans(commands, index, marked);
           marked = false;
