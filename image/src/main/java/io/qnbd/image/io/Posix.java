@@ -12,14 +12,11 @@ import java.lang.foreign.FunctionDescriptor;
 import java.lang.foreign.Linker;
 import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
-import java.lang.foreign.SymbolLookup;
-import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
 import java.lang.invoke.VarHandle;
 import java.lang.ref.Reference;
 import java.nio.ByteBuffer;
 import java.nio.file.Path;
-import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -88,20 +85,36 @@ final class Posix {
   /** Bounds the memory that each thread keeps for buffers on the heap. */
   private static final int SCRATCH_BYTES = 64 << 10;
 
-  private static final MethodHandle OPEN =
-      call("open", JAVA_INT, List.of(ADDRESS, JAVA_INT, JAVA_INT), 2);
-  private static final MethodHandle CLOSE = call("close", JAVA_INT, JAVA_INT);
-  private static final MethodHandle PREAD =
-      call("pread", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
-  private static final MethodHandle PWRITE =
-      call("pwrite", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_LONG);
-  private static final MethodHandle FDATASYNC = call("fdatasync", JAVA_INT, JAVA_INT);
-  private static final MethodHandle FSYNC = call("fsync", JAVA_INT, JAVA_INT);
-  private static final MethodHandle LSEEK = call("lseek", JAVA_LONG, JAVA_INT, JAVA_LONG, JAVA_INT);
-  private static final MethodHandle FCNTL =
-      call("fcntl", JAVA_INT, List.of(JAVA_INT, JAVA_INT, ADDRESS), 2);
-  private static final MethodHandle STATX =
-      call("statx", JAVA_INT, JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT, ADDRESS);
+  /**
+   * One shape for all calls, since linking a shape takes Java 10 ms at every start. By the rules of
+   * both machines an int or a pointer takes a register as a long does, the callee looks at no more
+   * of it than it needs, and a register that it does not know of does no harm. Of the result of a
+   * function that returns an int the low half counts.
+   */
+  private static final MethodHandle CALL =
+      Linker.nativeLinker()
+          .downcallHandle(
+              FunctionDescriptor.of(
+                  JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG),
+              Linker.Option.captureCallState("errno"));
+
+  private static final MemorySegment OPEN = function("open");
+  private static final MemorySegment CLOSE = function("close");
+  private static final MemorySegment PREAD = function("pread");
+  private static final MemorySegment PWRITE = function("pwrite");
+  private static final MemorySegment FALLOCATE = function("fallocate");
+  private static final MemorySegment FTRUNCATE = function("ftruncate");
+  private static final MemorySegment FDATASYNC = function("fdatasync");
+  private static final MemorySegment FSYNC = function("fsync");
+  private static final MemorySegment LSEEK = function("lseek");
+  private static final MemorySegment FCNTL = function("fcntl");
+  private static final MemorySegment STATX = function("statx");
+  private static final MemorySegment FADVISE = function("posix_fadvise");
+  private static final MemorySegment STRERROR = function("strerror");
+
+  /** Null with a C library that lacks it. */
+  private static final @Nullable MemorySegment PREADV2 =
+      Linker.nativeLinker().defaultLookup().find("preadv2").orElse(null);
 
   private static final VarHandle ERRNO =
       Linker.Option.captureStateLayout()
@@ -154,22 +167,15 @@ final class Posix {
       MemorySegment name = arena.allocateFrom(path.toString());
       int result;
       do {
-        MemorySegment state = state();
-        result = negated((int) OPEN.invokeExact(state, name, flags | O_CLOEXEC, permissions));
+        result = call(OPEN, name.address(), flags | O_CLOEXEC, permissions);
       } while (result == -EINTR);
       return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
     }
   }
 
   /** Closes a descriptor; also after an error it is gone and must not be closed again. */
   static int close(int fd) {
-    try {
-      return negated((int) CLOSE.invokeExact(state(), fd));
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return call(CLOSE, fd, 0, 0);
   }
 
   /**
@@ -183,29 +189,24 @@ final class Posix {
     if (!target.isDirect()) {
       return readToHeap(fd, at, target);
     }
-    MemorySegment memory = MemorySegment.ofBuffer(target);
-    MemorySegment state = state();
+    long memory = MemorySegment.ofBuffer(target).address();
     int start = target.position();
     long bytes = target.remaining();
     long done = 0;
     try {
       while (done < bytes) {
-        long count =
-            (long) PREAD.invokeExact(state, fd, memory.asSlice(done), bytes - done, at + done);
+        long count = longCall(PREAD, fd, memory + done, bytes - done, at + done, 0);
+        if (count == -EINTR) {
+          continue;
+        }
         if (count < 0) {
-          int errno = (int) ERRNO.get(state, 0L);
-          if (errno == EINTR) {
-            continue;
-          }
-          return -errno;
+          return count;
         }
         done += count;
         if (count == 0 || done % granule != 0) {
           break;
         }
       }
-    } catch (Throwable e) {
-      throw unexpected(e);
     } finally {
       Reference.reachabilityFence(target);
       target.position(start + (int) done);
@@ -219,19 +220,14 @@ final class Posix {
    * @return the bytes read, which may be fewer than asked for any reason, or an error
    */
   static long tryRead(int fd, long at, ByteBuffer target) {
-    MethodHandle call = Preadv2.CALL;
-    if (call == null) {
+    if (PREADV2 == null) {
       return -ENOSYS;
     }
-    PerThread own = PER_THREAD.get();
-    MemorySegment vector = own.vector;
+    MemorySegment vector = PER_THREAD.get().vector;
     vector.set(ADDRESS, 0, MemorySegment.ofBuffer(target));
     vector.set(JAVA_LONG, 8, target.remaining());
     try {
-      long count = (long) call.invokeExact(own.state, fd, vector, 1, at, RWF_NOWAIT);
-      return count < 0 ? -(int) ERRNO.get(own.state, 0L) : count;
-    } catch (Throwable e) {
-      throw unexpected(e);
+      return longCall(PREADV2, fd, vector.address(), 1, at, RWF_NOWAIT);
     } finally {
       Reference.reachabilityFence(target);
     }
@@ -265,22 +261,19 @@ final class Posix {
     if (!source.isDirect()) {
       return writeFromHeap(fd, at, source);
     }
-    MemorySegment memory = MemorySegment.ofBuffer(source);
-    MemorySegment state = state();
+    long memory = MemorySegment.ofBuffer(source).address();
     int start = source.position();
     long bytes = source.remaining();
     long done = 0;
     boolean stuck = false;
     try {
       while (done < bytes) {
-        long count =
-            (long) PWRITE.invokeExact(state, fd, memory.asSlice(done), bytes - done, at + done);
+        long count = longCall(PWRITE, fd, memory + done, bytes - done, at + done, 0);
+        if (count == -EINTR) {
+          continue;
+        }
         if (count < 0) {
-          int errno = (int) ERRNO.get(state, 0L);
-          if (errno == EINTR) {
-            continue;
-          }
-          return -errno;
+          return count;
         }
         if (count == 0 && stuck) {
           return -EIO; // twice nothing, and no reason given
@@ -289,8 +282,6 @@ final class Posix {
         done += count;
       }
       return 0;
-    } catch (Throwable e) {
-      throw unexpected(e);
     } finally {
       Reference.reachabilityFence(source);
       source.position(start + (int) done);
@@ -315,62 +306,40 @@ final class Posix {
   }
 
   static int fallocate(int fd, int mode, long at, long bytes) {
-    try {
-      int result;
-      do {
-        result = negated((int) Fallocate.CALL.invokeExact(state(), fd, mode, at, bytes));
-      } while (result == -EINTR);
-      return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    int result;
+    do {
+      result = call(FALLOCATE, fd, mode, at, bytes, 0);
+    } while (result == -EINTR);
+    return result;
   }
 
   static int ftruncate(int fd, long bytes) {
-    try {
-      int result;
-      do {
-        result = negated((int) Ftruncate.CALL.invokeExact(state(), fd, bytes));
-      } while (result == -EINTR);
-      return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    int result;
+    do {
+      result = call(FTRUNCATE, fd, bytes, 0);
+    } while (result == -EINTR);
+    return result;
   }
 
   static int fdatasync(int fd) {
-    try {
-      int result;
-      do {
-        result = negated((int) FDATASYNC.invokeExact(state(), fd));
-      } while (result == -EINTR);
-      return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    int result;
+    do {
+      result = call(FDATASYNC, fd, 0, 0);
+    } while (result == -EINTR);
+    return result;
   }
 
   static int fsync(int fd) {
-    try {
-      int result;
-      do {
-        result = negated((int) FSYNC.invokeExact(state(), fd));
-      } while (result == -EINTR);
-      return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    int result;
+    do {
+      result = call(FSYNC, fd, 0, 0);
+    } while (result == -EINTR);
+    return result;
   }
 
   /** The length in bytes of a file or block device, or an error. */
   static long length(int fd) {
-    try {
-      MemorySegment state = state();
-      long result = (long) LSEEK.invokeExact(state, fd, 0L, SEEK_END);
-      return result < 0 ? -(int) ERRNO.get(state, 0L) : result;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return longCall(LSEEK, fd, 0, SEEK_END, 0, 0);
   }
 
   /**
@@ -388,26 +357,13 @@ final class Posix {
   }
 
   private static long seek(int fd, long at, int whence, long pastEnd) {
-    try {
-      MemorySegment state = state();
-      long result = (long) LSEEK.invokeExact(state, fd, at, whence);
-      if (result >= 0) {
-        return result;
-      }
-      int error = (int) ERRNO.get(state, 0L);
-      return error == ENXIO ? pastEnd : -error;
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    long result = longCall(LSEEK, fd, at, whence, 0, 0);
+    return result == -ENXIO ? pastEnd : result;
   }
 
   /** Starts reading the range into the page cache; a range of 0 bytes reaches to the end. */
   static int prefetch(int fd, long at, long bytes) {
-    try {
-      return -(int) Fadvise.CALL.invokeExact(fd, at, bytes, FADVISE_WILLNEED);
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return -call(FADVISE, fd, at, bytes, FADVISE_WILLNEED, 0); // it reports by its result, not errno
   }
 
   /**
@@ -425,12 +381,7 @@ final class Posix {
       MemorySegment stat = arena.allocate(256, 8);
       MemorySegment path = arena.allocateFrom("");
       int mask = STATX_BASIC_STATS | STATX_DIOALIGN;
-      int result;
-      try {
-        result = negated((int) STATX.invokeExact(state(), fd, path, AT_EMPTY_PATH, mask, stat));
-      } catch (Throwable e) {
-        throw unexpected(e);
-      }
+      int result = call(STATX, fd, path.address(), AT_EMPTY_PATH, mask, stat.address());
       if (result < 0) {
         throw failure("examining " + name, -result);
       }
@@ -450,9 +401,7 @@ final class Posix {
   static int lock(int fd, short type, long first, long bytes) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment flock = flock(arena, type, first, bytes);
-      return negated((int) FCNTL.invokeExact(state(), fd, F_OFD_SETLK, flock));
-    } catch (Throwable e) {
-      throw unexpected(e);
+      return call(FCNTL, fd, F_OFD_SETLK, flock.address());
     }
   }
 
@@ -462,13 +411,11 @@ final class Posix {
   static int excluded(int fd, short type, long first, long bytes) {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment flock = flock(arena, type, first, bytes);
-      int result = negated((int) FCNTL.invokeExact(state(), fd, F_OFD_GETLK, flock));
+      int result = call(FCNTL, fd, F_OFD_GETLK, flock.address());
       if (result < 0) {
         return result;
       }
       return flock.get(JAVA_SHORT, 0) == F_UNLCK ? 0 : 1;
-    } catch (Throwable e) {
-      throw unexpected(e);
     }
   }
 
@@ -498,101 +445,41 @@ final class Posix {
   }
 
   static String reason(int errno) {
+    MemorySegment text = MemorySegment.ofAddress(longCall(STRERROR, errno, 0, 0, 0, 0));
+    return text.reinterpret(256).getString(0);
+  }
+
+  /** Makes a call whose result is an int. */
+  private static int call(MemorySegment function, long a, long b, long c) {
+    return call(function, a, b, c, 0, 0);
+  }
+
+  private static int call(MemorySegment function, long a, long b, long c, long d, long e) {
+    MemorySegment state = PER_THREAD.get().state;
+    int result = (int) invoke(function, state, a, b, c, d, e);
+    return result == -1 ? -(int) ERRNO.get(state, 0L) : result;
+  }
+
+  /** Makes a call whose result is a long. */
+  private static long longCall(MemorySegment function, long a, long b, long c, long d, long e) {
+    MemorySegment state = PER_THREAD.get().state;
+    long result = invoke(function, state, a, b, c, d, e);
+    return result == -1 ? -(int) ERRNO.get(state, 0L) : result;
+  }
+
+  private static long invoke(
+      MemorySegment function, MemorySegment state, long a, long b, long c, long d, long e) {
     try {
-      MemorySegment text = (MemorySegment) Strerror.CALL.invokeExact(errno);
-      return text.reinterpret(256).getString(0);
-    } catch (Throwable e) {
-      throw unexpected(e);
+      return (long) CALL.invokeExact(function, state, a, b, c, d, e, 0L);
+    } catch (Error | RuntimeException unchecked) {
+      throw unchecked;
+    } catch (Throwable declared) {
+      throw new AssertionError("a native call throws nothing", declared);
     }
   }
 
-  private static MemorySegment state() {
-    return PER_THREAD.get().state;
-  }
-
-  private static int negated(int result) {
-    return result == -1 ? -(int) ERRNO.get(state(), 0L) : result;
-  }
-
-  /**
-   * Method handles declare Throwable; what they throw here is unchecked, such as a closed arena.
-   */
-  private static RuntimeException unexpected(Throwable e) {
-    switch (e) {
-      case Error error -> throw error;
-      case RuntimeException unchecked -> throw unchecked;
-      default -> throw new AssertionError(e);
-    }
-  }
-
-  private static MethodHandle call(String name, ValueLayout result, ValueLayout... arguments) {
-    return link(name, FunctionDescriptor.of(result, arguments), capture());
-  }
-
-  private static MethodHandle call(
-      String name, ValueLayout result, List<ValueLayout> arguments, int firstVariadic) {
-    return link(
-        name,
-        FunctionDescriptor.of(result, arguments.toArray(ValueLayout[]::new)),
-        capture(),
-        Linker.Option.firstVariadicArg(firstVariadic));
-  }
-
-  /** A call that not every C library has. */
-  private static @Nullable MethodHandle callIfThere(
-      String name, ValueLayout result, ValueLayout... arguments) {
-    Linker linker = Linker.nativeLinker();
-    return linker
-        .defaultLookup()
-        .find(name)
-        .map(symbol ->
-            linker.downcallHandle(symbol, FunctionDescriptor.of(result, arguments), capture()))
-        .orElse(null);
-  }
-
-  private static MethodHandle plain(String name, FunctionDescriptor descriptor) {
-    return link(name, descriptor);
-  }
-
-  private static Linker.Option capture() {
-    return Linker.Option.captureCallState("errno");
-  }
-
-  private static MethodHandle link(
-      String name, FunctionDescriptor descriptor, Linker.Option... options) {
-    Linker linker = Linker.nativeLinker();
-    SymbolLookup library = linker.defaultLookup();
-    return linker.downcallHandle(library.findOrThrow(name), descriptor, options);
-  }
-
-  // Linking a call takes Java about 10 ms, so those that not every process makes wait for the
-  // first.
-
-  private static final class Preadv2 {
-    static final @Nullable MethodHandle CALL =
-        callIfThere("preadv2", JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT, JAVA_LONG, JAVA_INT);
-  }
-
-  private static final class Fallocate {
-    static final MethodHandle CALL =
-        call("fallocate", JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG);
-  }
-
-  private static final class Ftruncate {
-    static final MethodHandle CALL = call("ftruncate", JAVA_INT, JAVA_INT, JAVA_LONG);
-  }
-
-  /** Does not report through errno. */
-  private static final class Fadvise {
-    static final MethodHandle CALL =
-        plain(
-            "posix_fadvise",
-            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG, JAVA_INT));
-  }
-
-  /** Does not report through errno. */
-  private static final class Strerror {
-    static final MethodHandle CALL = plain("strerror", FunctionDescriptor.of(ADDRESS, JAVA_INT));
+  private static MemorySegment function(String name) {
+    return Linker.nativeLinker().defaultLookup().findOrThrow(name);
   }
 
   /** Memory that native calls of one thread use, so that a call allocates none. */

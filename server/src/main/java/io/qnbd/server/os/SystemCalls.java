@@ -1,6 +1,5 @@
 package io.qnbd.server.os;
 
-import static java.lang.foreign.ValueLayout.ADDRESS;
 import static java.lang.foreign.ValueLayout.JAVA_BYTE;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 import static java.lang.foreign.ValueLayout.JAVA_LONG;
@@ -59,7 +58,19 @@ public final class SystemCalls {
   /** {@code struct sockaddr_storage}: the room for an address of any family. */
   private static final int ADDRESS_BYTES_MAX = 128;
 
-  private static final Linker LINKER = Linker.nativeLinker();
+  /**
+   * The one shape of all calls, the same that the image module's calls have, since linking a shape
+   * takes Java 10 ms at every start. By the rules of both machines an int or a pointer takes a
+   * register as a long does, the callee looks at no more of it than it needs, and a register that
+   * it does not know of does no harm. Of the result of a function that returns an int the low half
+   * counts.
+   */
+  private static final MethodHandle CALL =
+      Linker.nativeLinker()
+          .downcallHandle(
+              FunctionDescriptor.of(
+                  JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG, JAVA_LONG),
+              Linker.Option.captureCallState("errno"));
 
   private static final VarHandle ERRNO =
       Linker.Option.captureStateLayout()
@@ -70,20 +81,12 @@ public final class SystemCalls {
 
   /** Sets the permissions that new files do not get, and returns the former ones. */
   public static int umask(int mask) {
-    try {
-      return (int) Umask.CALL.invokeExact(mask);
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return call("umask", mask, 0, 0, 0, 0, 0);
   }
 
   /** The process that started this one, or that has taken it over because that one has ended. */
   public static int parentPid() {
-    try {
-      return (int) Getppid.CALL.invokeExact();
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return call("getppid", 0, 0, 0, 0, 0, 0);
   }
 
   /**
@@ -91,24 +94,17 @@ public final class SystemCalls {
    * and the "parent" is the thread that made this process.
    */
   public static int signalAtEndOfParent(int signal) {
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment state = state(arena);
-      return result(state, (int) Prctl.CALL.invokeExact(state, PR_SET_PDEATHSIG, (long) signal));
-    } catch (Throwable e) {
-      throw unexpected(e);
-    }
+    return call("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0, 0);
   }
 
   /** The value of a socket option, or an error. */
   public static int socketOption(int fd, int option) {
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment state = state(arena);
       MemorySegment value = arena.allocate(JAVA_INT);
       MemorySegment bytes = arena.allocateFrom(JAVA_INT, (int) JAVA_INT.byteSize());
-      int result = (int) Getsockopt.CALL.invokeExact(state, fd, SOL_SOCKET, option, value, bytes);
-      return result < 0 ? result(state, result) : value.get(JAVA_INT, 0);
-    } catch (Throwable e) {
-      throw unexpected(e);
+      int result =
+          call("getsockopt", fd, SOL_SOCKET, option, value.address(), bytes.address(), 0);
+      return result < 0 ? result : value.get(JAVA_INT, 0);
     }
   }
 
@@ -117,31 +113,21 @@ public final class SystemCalls {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment address = arena.allocate(ADDRESS_BYTES_MAX, 8);
       MemorySegment bytes = arena.allocateFrom(JAVA_INT, ADDRESS_BYTES_MAX);
-      int result = (int) Getsockname.CALL.invokeExact(state(arena), fd, address, bytes);
+      int result = call("getsockname", fd, address.address(), bytes.address(), 0, 0, 0);
       return result < 0
           ? new byte[0]
           : address.asSlice(0, bytes.get(JAVA_INT, 0)).toArray(JAVA_BYTE);
-    } catch (Throwable e) {
-      throw unexpected(e);
     }
   }
 
   /** Makes calls on the descriptor return at once, and keeps it from programs that are started. */
   public static int makeNonBlockingAndPrivate(int fd) {
-    try (Arena arena = Arena.ofConfined()) {
-      MemorySegment state = state(arena);
-      int flags = (int) Fcntl.CALL.invokeExact(state, fd, F_GETFL, 0L);
-      if (flags < 0) {
-        return result(state, flags);
-      }
-      int set = (int) Fcntl.CALL.invokeExact(state, fd, F_SETFL, (long) (flags | O_NONBLOCK));
-      if (set < 0) {
-        return result(state, set);
-      }
-      return result(state, (int) Fcntl.CALL.invokeExact(state, fd, F_SETFD, (long) FD_CLOEXEC));
-    } catch (Throwable e) {
-      throw unexpected(e);
+    int flags = call("fcntl", fd, F_GETFL, 0, 0, 0, 0);
+    if (flags < 0) {
+      return flags;
     }
+    int set = call("fcntl", fd, F_SETFL, flags | O_NONBLOCK, 0, 0, 0);
+    return set < 0 ? set : call("fcntl", fd, F_SETFD, FD_CLOEXEC, 0, 0, 0);
   }
 
   /**
@@ -161,24 +147,19 @@ public final class SystemCalls {
           "the path has %d bytes, expected at most %d".formatted(path.length, UNIX_PATH_BYTES_MAX));
     }
     try (Arena arena = Arena.ofConfined()) {
-      MemorySegment state = state(arena);
-      int fd = (int) Socket.CALL.invokeExact(state, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+      int fd = call("socket", AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, 0, 0, 0);
       if (fd < 0) {
-        return result(state, fd);
+        return fd;
       }
       MemorySegment address = arena.allocate(ADDRESS_BYTES_MAX, 8);
       address.set(JAVA_SHORT, 0, (short) AF_UNIX);
       MemorySegment.copy(path, 0, address, JAVA_BYTE, 2, path.length);
       MemorySegment bytes = arena.allocateFrom(JAVA_BYTE, message);
-      long sent =
-          (long)
-              Sendto.CALL.invokeExact(
-                  state, fd, bytes, (long) message.length, 0, address, 2 + path.length);
-      int result = sent < 0 ? result(state, -1) : 0;
-      int _ = (int) Close.CALL.invokeExact(state, fd);
-      return result;
-    } catch (Throwable e) {
-      throw unexpected(e);
+      int sent =
+          call(
+              "sendto", fd, bytes.address(), message.length, 0, address.address(), 2 + path.length);
+      call("close", fd, 0, 0, 0, 0, 0);
+      return Math.min(sent, 0);
     }
   }
 
@@ -186,20 +167,16 @@ public final class SystemCalls {
   public static long monotonicMicros() {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment time = arena.allocate(16, 8); // struct timespec: seconds, nanoseconds
-      int _ = (int) ClockGettime.CALL.invokeExact(state(arena), CLOCK_MONOTONIC, time);
+      call("clock_gettime", CLOCK_MONOTONIC, time.address(), 0, 0, 0, 0);
       return time.get(JAVA_LONG, 0) * 1_000_000 + time.get(JAVA_LONG, 8) / 1_000;
-    } catch (Throwable e) {
-      throw unexpected(e);
     }
   }
 
   /** An error number, negated or not, in the C library's words. */
   public static String reason(int error) {
-    try {
-      MemorySegment text = (MemorySegment) Strerror.CALL.invokeExact(Math.abs(error));
-      return text.reinterpret(256).getString(0);
-    } catch (Throwable e) {
-      throw unexpected(e);
+    try (Arena arena = Arena.ofConfined()) {
+      long text = invoke("strerror", state(arena), Math.abs(error), 0, 0, 0, 0, 0);
+      return MemorySegment.ofAddress(text).reinterpret(256).getString(0);
     }
   }
 
@@ -207,95 +184,23 @@ public final class SystemCalls {
     return arena.allocate(Linker.Option.captureStateLayout());
   }
 
-  private static int result(MemorySegment state, int result) {
-    return result < 0 ? -(int) ERRNO.get(state, 0L) : result;
-  }
-
-  private static MethodHandle call(
-      String name, FunctionDescriptor descriptor, Linker.Option... options) {
-    Linker.Option[] all = new Linker.Option[options.length + 1];
-    System.arraycopy(options, 0, all, 1, options.length);
-    all[0] = Linker.Option.captureCallState("errno");
-    return LINKER.downcallHandle(LINKER.defaultLookup().findOrThrow(name), descriptor, all);
-  }
-
-  /** Method handles declare Throwable; what they throw here is unchecked. */
-  private static RuntimeException unexpected(Throwable e) {
-    switch (e) {
-      case Error error -> throw error;
-      case RuntimeException unchecked -> throw unchecked;
-      default -> throw new AssertionError(e);
+  private static int call(String function, long a, long b, long c, long d, long e, long f) {
+    try (Arena arena = Arena.ofConfined()) {
+      MemorySegment state = state(arena);
+      int result = (int) invoke(function, state, a, b, c, d, e, f);
+      return result == -1 ? -(int) ERRNO.get(state, 0L) : result;
     }
   }
 
-  // Linking a call takes Java about 10 ms: each waits until it is made first.
-
-  private static final class Umask {
-    static final MethodHandle CALL =
-        LINKER.downcallHandle(
-            LINKER.defaultLookup().findOrThrow("umask"), FunctionDescriptor.of(JAVA_INT, JAVA_INT));
-  }
-
-  private static final class Strerror {
-    static final MethodHandle CALL =
-        LINKER.downcallHandle(
-            LINKER.defaultLookup().findOrThrow("strerror"),
-            FunctionDescriptor.of(ADDRESS, JAVA_INT));
-  }
-
-  private static final class Getppid {
-    static final MethodHandle CALL =
-        LINKER.downcallHandle(
-            LINKER.defaultLookup().findOrThrow("getppid"), FunctionDescriptor.of(JAVA_INT));
-  }
-
-  private static final class Prctl {
-    static final MethodHandle CALL =
-        call(
-            "prctl",
-            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_LONG),
-            Linker.Option.firstVariadicArg(1));
-  }
-
-  private static final class Fcntl {
-    static final MethodHandle CALL =
-        call(
-            "fcntl",
-            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_LONG),
-            Linker.Option.firstVariadicArg(2));
-  }
-
-  private static final class Getsockopt {
-    static final MethodHandle CALL =
-        call(
-            "getsockopt",
-            FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
-  }
-
-  private static final class Getsockname {
-    static final MethodHandle CALL =
-        call("getsockname", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS, ADDRESS));
-  }
-
-  private static final class Socket {
-    static final MethodHandle CALL =
-        call("socket", FunctionDescriptor.of(JAVA_INT, JAVA_INT, JAVA_INT, JAVA_INT));
-  }
-
-  private static final class Sendto {
-    static final MethodHandle CALL =
-        call(
-            "sendto",
-            FunctionDescriptor.of(
-                JAVA_LONG, JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT, ADDRESS, JAVA_INT));
-  }
-
-  private static final class Close {
-    static final MethodHandle CALL = call("close", FunctionDescriptor.of(JAVA_INT, JAVA_INT));
-  }
-
-  private static final class ClockGettime {
-    static final MethodHandle CALL =
-        call("clock_gettime", FunctionDescriptor.of(JAVA_INT, JAVA_INT, ADDRESS));
+  private static long invoke(
+      String function, MemorySegment state, long a, long b, long c, long d, long e, long f) {
+    MemorySegment address = Linker.nativeLinker().defaultLookup().findOrThrow(function);
+    try {
+      return (long) CALL.invokeExact(address, state, a, b, c, d, e, f);
+    } catch (Error | RuntimeException unchecked) {
+      throw unchecked;
+    } catch (Throwable declared) {
+      throw new AssertionError("a native call throws nothing", declared);
+    }
   }
 }
