@@ -101,6 +101,7 @@ public final class Qnbd implements Callable<Integer> {
     commands.put("convert", ConvertCommand::new);
     commands.put("compare", CompareCommand::new);
     commands.put("measure", MeasureCommand::new);
+    commands.put("bench", BenchCommand::new);
     commands.put("snapshot", SnapshotCommand::new);
     commands.put("ctl", CtlCommand::new);
     commands.put("completion", CompletionCommand::new);

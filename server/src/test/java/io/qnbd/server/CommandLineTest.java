@@ -35,6 +35,7 @@ final class CommandLineTest {
           "convert",
           "compare",
           "measure",
+          "bench",
           "snapshot",
           "snapshot list",
           "snapshot create",
