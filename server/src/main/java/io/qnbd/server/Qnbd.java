@@ -2,6 +2,7 @@ package io.qnbd.server;
 
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
+import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OverlapCheck;
 import io.qnbd.image.Preallocation;
@@ -166,6 +167,12 @@ public final class Qnbd implements Callable<Integer> {
 
   /** Runs one command line and exits with its code. */
   public static void main(String[] args) {
+    // Beside picocli, which takes as long to learn the options. What fails here fails again later.
+    Thread.ofPlatform()
+        .daemon()
+        .name("prepare")
+        .uncaughtExceptionHandler((_, _) -> {})
+        .start(DiskImages::prepare);
     System.exit(new Qnbd(Terminal.ofProcess()).run(args));
   }
 

@@ -127,7 +127,8 @@ final class ServeCommand implements Callable<Integer> {
       paramLabel = "on|off",
       description = {
         "Whether small requests that need not wait for the disk are done by the thread that "
-            + "receives them. Off hands each to a worker: slower, for comparison. Default: on."
+            + "receives them, which then looks out for the next ones for some microseconds. Off "
+            + "hands each to a worker: slower, for comparison. Default: on."
       })
   private @Nullable String fastPath;
 

@@ -94,6 +94,11 @@ public final class FileStorage implements Storage {
     this.writes = readOnly ? null : new WriteStamps();
   }
 
+  /** Lets Java link the system calls that opening a file takes, before somebody waits for it. */
+  public static void prepare() {
+    Posix.prepare();
+  }
+
   /** Opens a file that is there. The caller closes it. */
   public static FileStorage open(Path path, boolean readOnly, CacheMode mode) throws IOException {
     // A pipe without a writer would block the open, but for O_NONBLOCK; files ignore it.

@@ -161,6 +161,21 @@ final class Posix {
     }
   }
 
+  /** Makes once the calls that opening a file takes, on one that is everywhere. */
+  static void prepare() {
+    String name = "/dev/null";
+    int fd = open(Path.of(name), O_RDONLY, 0);
+    if (fd >= 0) {
+      try {
+        stat(fd, name);
+      } catch (IOException _) {
+        // whoever opens an image will hear of it
+      }
+      length(fd);
+      close(fd);
+    }
+  }
+
   /** Opens a file; the new descriptor is not inherited by child processes. */
   static int open(Path path, int flags, int permissions) {
     try (Arena arena = Arena.ofConfined()) {
@@ -363,7 +378,8 @@ final class Posix {
 
   /** Starts reading the range into the page cache; a range of 0 bytes reaches to the end. */
   static int prefetch(int fd, long at, long bytes) {
-    return -call(FADVISE, fd, at, bytes, FADVISE_WILLNEED, 0); // it reports by its result, not errno
+    return -call(
+        FADVISE, fd, at, bytes, FADVISE_WILLNEED, 0); // it reports by its result, not errno
   }
 
   /**

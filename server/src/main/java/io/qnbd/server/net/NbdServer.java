@@ -49,7 +49,7 @@ public final class NbdServer {
         new MultiThreadIoEventLoopGroup(
             limits.eventLoopThreads(),
             new DefaultThreadFactory("qnbd-loop", true),
-            transport.handlers());
+            transport.handlers(lookouts(limits)));
     this.workers = new Workers(limits.workerThreads());
     this.budget = new MemoryBudget(limits.bytesTotal());
     this.clients = new Clients(limits, loops);
@@ -181,6 +181,12 @@ public final class NbdServer {
 
   private static long nanosLeft(long start, long nanos) {
     return Math.max(0, nanos - (System.nanoTime() - start));
+  }
+
+  private static PollingStrategy.Lookouts lookouts(ServerLimits limits) {
+    return limits.fastPath()
+        ? PollingStrategy.Lookouts.forProcessors(Runtime.getRuntime().availableProcessors())
+        : new PollingStrategy.Lookouts(0);
   }
 
   private void accept(Channel channel) {

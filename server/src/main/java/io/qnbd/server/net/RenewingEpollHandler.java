@@ -9,6 +9,7 @@ import io.netty.channel.IoRegistration;
 import io.netty.channel.epoll.EpollIoHandler;
 import io.netty.channel.epoll.EpollIoOps;
 import io.netty.util.concurrent.ThreadAwareExecutor;
+import org.jspecify.annotations.Nullable;
 
 /**
  * Netty's epoll handler with registrations that can lose all interest and take interest again.
@@ -30,29 +31,43 @@ import io.netty.util.concurrent.ThreadAwareExecutor;
  * without the mistake too, only not needed. (Interest in errors alone instead of none would keep
  * the descriptor in epoll, and a hang-up would then wake the loop again and again.)
  *
+ * <p>Before the loop sleeps it looks out for events, as {@link PollingStrategy} says.
+ *
  * <p>Owner: the event loop, as {@link IoHandler} asks; only {@link #wakeup} and {@link
  * #isCompatible} are for other threads.
  */
 final class RenewingEpollHandler implements IoHandler {
+  /** Room for as many events at a time as there are, says Netty. */
+  private static final int EVENTS_GROW = 0;
+
   private final IoHandler epoll;
 
-  private RenewingEpollHandler(IoHandler epoll) {
-    this.epoll = epoll;
+  /** Of the event loop; null until it runs. */
+  private @Nullable IoHandlerContext loop;
+
+  private RenewingEpollHandler(ThreadAwareExecutor executor, PollingStrategy.Lookouts lookouts) {
+    this.epoll =
+        EpollIoHandler.newFactory(
+                EVENTS_GROW, () -> new PollingStrategy(lookouts, this::hasTasks, System::nanoTime))
+            .newHandler(executor);
   }
 
-  static IoHandlerFactory newFactory() {
-    IoHandlerFactory factory = EpollIoHandler.newFactory();
+  static IoHandlerFactory newFactory(PollingStrategy.Lookouts lookouts) {
     return new IoHandlerFactory() {
       @Override
       public IoHandler newHandler(ThreadAwareExecutor executor) {
-        return new RenewingEpollHandler(factory.newHandler(executor));
+        return new RenewingEpollHandler(executor, lookouts);
       }
 
       @Override
       public boolean isChangingThreadSupported() {
-        return factory.isChangingThreadSupported();
+        return true;
       }
     };
+  }
+
+  private boolean hasTasks() {
+    return loop != null && !loop.canBlock();
   }
 
   @Override
@@ -62,6 +77,7 @@ final class RenewingEpollHandler implements IoHandler {
 
   @Override
   public int run(IoHandlerContext context) {
+    loop = context;
     return epoll.run(context);
   }
 

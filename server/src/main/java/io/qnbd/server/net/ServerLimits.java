@@ -19,7 +19,8 @@ import java.time.Duration;
  *     it
  * @param bytesTotal data of the requests of all connections together, beyond 1 MiB that each has to
  *     itself
- * @param fastPath whether event loops do small requests themselves that need not wait
+ * @param fastPath whether event loops do small requests themselves that need not wait, and look out
+ *     for the next ones before they sleep
  */
 public record ServerLimits(
     int workerThreads,

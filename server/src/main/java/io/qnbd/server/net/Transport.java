@@ -24,8 +24,8 @@ import jdk.net.ExtendedSocketOptions;
 enum Transport {
   EPOLL {
     @Override
-    IoHandlerFactory handlers() {
-      return RenewingEpollHandler.newFactory();
+    IoHandlerFactory handlers(PollingStrategy.Lookouts lookouts) {
+      return RenewingEpollHandler.newFactory(lookouts);
     }
 
     @Override
@@ -70,7 +70,7 @@ enum Transport {
 
   NIO {
     @Override
-    IoHandlerFactory handlers() {
+    IoHandlerFactory handlers(PollingStrategy.Lookouts lookouts) {
       return NioIoHandler.newFactory();
     }
 
@@ -136,7 +136,8 @@ enum Transport {
     return Epoll.isAvailable() ? EPOLL : NIO;
   }
 
-  abstract IoHandlerFactory handlers();
+  /** What event loops wait with; those of NIO don't look out. */
+  abstract IoHandlerFactory handlers(PollingStrategy.Lookouts lookouts);
 
   /**
    * A new TCP socket. One of {@link SocketProtocolFamily#INET6} takes IPv4 connections too if it is

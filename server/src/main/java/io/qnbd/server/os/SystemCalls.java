@@ -102,8 +102,7 @@ public final class SystemCalls {
     try (Arena arena = Arena.ofConfined()) {
       MemorySegment value = arena.allocate(JAVA_INT);
       MemorySegment bytes = arena.allocateFrom(JAVA_INT, (int) JAVA_INT.byteSize());
-      int result =
-          call("getsockopt", fd, SOL_SOCKET, option, value.address(), bytes.address(), 0);
+      int result = call("getsockopt", fd, SOL_SOCKET, option, value.address(), bytes.address(), 0);
       return result < 0 ? result : value.get(JAVA_INT, 0);
     }
   }

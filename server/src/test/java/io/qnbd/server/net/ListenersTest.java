@@ -55,7 +55,8 @@ final class ListenersTest {
     final BlockingQueue<Channel> accepted = new LinkedBlockingQueue<>();
 
     Rig(Transport transport) {
-      loops = new MultiThreadIoEventLoopGroup(1, transport.handlers());
+      loops =
+          new MultiThreadIoEventLoopGroup(1, transport.handlers(new PollingStrategy.Lookouts(1)));
       listeners = new Listeners(loops, transport, accepted::add);
     }
 

@@ -122,8 +122,7 @@ final class DiskLoadTest {
   @Test
   void aDiskTooSmallForOneRequestIsRefused() throws IOException {
     try (DiskImage image = open(disk())) {
-      DiskLoad.Plan large =
-          new DiskLoad.Plan(1, 1, 1, DISK_BYTES, 1, 1, false, false, PATTERN, 0);
+      DiskLoad.Plan large = new DiskLoad.Plan(1, 1, 1, DISK_BYTES, 1, 1, false, false, PATTERN, 0);
       IOException e = assertThrows(IOException.class, () -> new DiskLoad(image, large));
       assertTrue(String.valueOf(e.getMessage()).contains("do not fit"), e.getMessage());
     }
