@@ -63,15 +63,18 @@ final class ClusterCounts {
     page.counts[index] = (int) Math.min(Integer.MAX_VALUE, (long) page.counts[index] + times);
     int number = page.uses[index] & USE_MASK;
     if (number == 0) {
-      page.uses[index] |= number(use);
+      page.uses[index] |= (byte) use.number();
       return null;
     }
     ClusterUse before = USES[number - 1];
     return before == use && use.shareable() ? null : before;
   }
 
-  private static byte number(ClusterUse use) {
-    return (byte) (Arrays.asList(USES).indexOf(use) + 1);
+  /** Whether nothing is known of the cluster that excludes this use. */
+  boolean mayBe(long cluster, ClusterUse use) {
+    Page page = page(cluster);
+    int number = page == null ? 0 : page.uses[indexInPage(cluster)] & USE_MASK;
+    return number == 0 || (number == use.number() && use.shareable());
   }
 
   int count(long cluster) {

@@ -123,13 +123,42 @@ final class MappingCheck {
       for (int in = 0; in < table.limit(); in += l2EntryBytes) {
         long entry = table.getLong(in);
         long subclusters = header.extendedL2() ? table.getLong(in + L2Entry.BYTES) : 0;
-        if (entry != 0 || subclusters != 0) {
+        if ((entry != 0 || subclusters != 0) && !countPlain(entry, subclusters, times)) {
           countL2Entry(at, in / l2EntryBytes, entry, subclusters, times);
         }
       }
       done++;
       progress.progress("counting references", done, clusters.length);
     }
+  }
+
+  /**
+   * Counts what an entry refers to if there is nothing to say about it, which is so for nearly all
+   * of what may be hundreds of millions.
+   *
+   * @return false if nothing was counted, because there may be something to say
+   */
+  private boolean countPlain(long entry, long subclusters, int times) throws IOException {
+    long at;
+    int bytes;
+    if (L2Entry.compressed(entry)) {
+      at = L2Entry.compressedOffset(entry, geometry.clusterBits());
+      bytes = L2Entry.compressedBytes(entry, geometry.clusterBits());
+      if (L2Entry.copied(entry) || subclusters != 0) {
+        return false;
+      }
+    } else {
+      at = L2Entry.hostOffset(entry);
+      bytes = geometry.clusterBytes();
+      boolean zeroFlagKnown = header.version() != 2 && !header.extendedL2();
+      if (at == 0
+          || geometry.inCluster(at) != 0
+          || L2Entry.reservedBits(entry, zeroFlagKnown) != 0
+          || (Subclusters.allocated(subclusters) & Subclusters.zero(subclusters)) != 0) {
+        return false;
+      }
+    }
+    return !header.hasDataFile() && references.addPlain(at, bytes, ClusterUse.DATA, times);
   }
 
   private void countL2Entry(long tableAt, int index, long entry, long subclusters, int times)

@@ -71,6 +71,28 @@ final class References {
     return place;
   }
 
+  /**
+   * Counts as {@link #add} does if there is nothing to find.
+   *
+   * @return false if nothing was counted, because there is
+   */
+  boolean addPlain(long at, int bytes, ClusterUse use, int times) throws IOException {
+    if (at + bytes - geometry.clusterBytes() >= file.fileBytes()) {
+      return false;
+    }
+    long first = geometry.clusterOf(at);
+    long last = geometry.clusterOf(at + bytes - 1);
+    for (long cluster = first; cluster <= last; cluster++) {
+      if (!counts.mayBe(cluster, use)) {
+        return false;
+      }
+    }
+    for (long cluster = first; cluster <= last; cluster++) {
+      counts.add(cluster, use, times);
+    }
+    return true;
+  }
+
   /** Like {@link #add}, for what must begin at a cluster's start and not at the file's. */
   Place addAligned(String from, long at, long bytes, ClusterUse use, int times) throws IOException {
     if (at == 0 || geometry.inCluster(at) != 0) {
