@@ -26,7 +26,7 @@ fi
 # What is over soon is over sooner without the compiler for what runs long.
 short=
 case ${1:-} in
-  serve | bench | check | convert | compare | rebase | commit | compact) ;;
+  serve | bench | compare | rebase | commit | compact) ;;
   *) short=-XX:TieredStopAtLevel=1 ;;
 esac
 

@@ -123,6 +123,17 @@ public final class DiskImages {
   }
 
   /**
+   * Changes the format of a qcow2 image at rest: its version, the width of its reference counts,
+   * whether they may be lazy. The disk reads as before, at any moment and after a crash, which
+   * leaves a whole image that has some of what was asked.
+   */
+  public static void amend(
+      Path path, OpenOptions options, AmendOptions amend, ProgressListener progress)
+      throws IOException {
+    ImageFiles.amend(path, options, amend, progress);
+  }
+
+  /**
    * Writes what an image at rest has of its own into its backing file, which nobody may have open,
    * and then empties the image. Other images with the same backing file are worthless afterwards.
    *

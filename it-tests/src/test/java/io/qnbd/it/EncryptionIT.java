@@ -269,4 +269,30 @@ final class EncryptionIT {
       QnbdProcess.run("check", top.toString()).mustExit(0);
     }
   }
+
+  @Test
+  void resizesAndRebasesWithThePassphrase() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      place.qemuIo(image, "write -P 7 0 1M");
+      String key = place.key().toString();
+      QnbdProcess.run("resize", image.toString(), "32M").mustExit(1);
+      QnbdProcess.run("resize", "--passphrase-file", key, image.toString(), "32M").mustExit(0);
+      place.qemuIo(image, "read -P 7 0 1M", "read -P 0 31M 1M");
+      Path base = place.images().qcow2("base.qcow2", "32M");
+      Shell.check("qemu-io", "-f", "qcow2", "-c", "write -P 9 0 32M", base.toString());
+      QnbdProcess.run(
+              "rebase",
+              "--passphrase-file",
+              key,
+              "-b",
+              "base.qcow2",
+              "-F",
+              "qcow2",
+              image.toString())
+          .mustExit(0);
+      place.qemuIo(image, "read -P 7 0 1M", "read -P 0 1M 31M");
+      place.mustBeClean(image);
+    }
+  }
 }

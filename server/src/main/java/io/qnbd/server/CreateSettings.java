@@ -1,10 +1,12 @@
 package io.qnbd.server;
 
+import io.qnbd.image.AmendOptions;
 import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.Passphrase;
 import io.qnbd.image.Preallocation;
+import io.qnbd.image.RebaseOptions;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.Sizes;
 import java.nio.file.InvalidPathException;
@@ -50,6 +52,10 @@ final class CreateSettings {
           DATA_FILE_RAW,
           ENCRYPT_FORMAT,
           ENCRYPT_ITER_TIME);
+
+  /** What {@code amend} changes. */
+  private static final List<String> AMENDABLE =
+      List.of(COMPAT, LAZY_REFCOUNTS, REFCOUNT_BITS, BACKING_FILE, BACKING_FORMAT);
 
   private static final int CLUSTER_BYTES_MIN = 512;
   private static final int CLUSTER_BYTES_MAX = 2 << 20;
@@ -126,6 +132,39 @@ final class CreateSettings {
         path(DATA_FILE),
         value(DATA_FILE_RAW, () -> Choice.onOff(given.getOrDefault(DATA_FILE_RAW, "off"))),
         encryption(passphrase));
+  }
+
+  /** What of an image that is there is to change; refuses what can't be. */
+  AmendOptions toAmendment() {
+    for (String name : given.keySet()) {
+      if (name.equals(SIZE)) {
+        throw new UsageException("the size is changed by 'qnbd resize'");
+      }
+      if (!AMENDABLE.contains(name)) {
+        throw new UsageException(name + " can't be changed in place: convert the image");
+      }
+    }
+    return new AmendOptions(
+        given.containsKey(COMPAT) ? version() : null,
+        given.containsKey(LAZY_REFCOUNTS) ? onOff(LAZY_REFCOUNTS) : null,
+        given.containsKey(REFCOUNT_BITS) ? refcountBits() : null);
+  }
+
+  /** The backing file that an image is to name, null if that stays as it is. */
+  @Nullable RebaseOptions toBackingName() {
+    String name = given.get(BACKING_FILE);
+    @Nullable ImageFormat format = backingFormat();
+    if (name == null) {
+      if (format != null) {
+        throw new UsageException("a format without a backing file makes no sense");
+      }
+      return null;
+    }
+    boolean none = name.isEmpty();
+    if (!none && format == null) {
+      throw new UsageException("say what the backing file is: backing_fmt=qcow2 or raw");
+    }
+    return new RebaseOptions(none ? null : name, none ? null : format, true);
   }
 
   private CreateOptions.@Nullable Encryption encryption(@Nullable Passphrase passphrase) {

@@ -97,6 +97,7 @@ public final class Qnbd implements Callable<Integer> {
     commands.put("map", MapCommand::new);
     commands.put("resize", ResizeCommand::new);
     commands.put("rebase", RebaseCommand::new);
+    commands.put("amend", AmendCommand::new);
     commands.put("commit", CommitCommand::new);
     commands.put("compact", CompactCommand::new);
     commands.put("convert", ConvertCommand::new);

@@ -1,6 +1,5 @@
 package io.qnbd.server;
 
-import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
@@ -10,6 +9,7 @@ import java.nio.file.Path;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -69,23 +69,10 @@ final class RebaseCommand implements Callable<Integer> {
       })
   private boolean unsafe;
 
-  @Option(
-      names = "--backing-policy",
-      paramLabel = "POLICY",
-      defaultValue = "same-directory",
-      description = {
-        "Which backing files the image may name now: none, same-directory or any, as for serve. "
-            + "Default: ${DEFAULT-VALUE}."
-      })
-  private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
+  @Mixin private ChangingOptions changing = new ChangingOptions();
 
   @Option(names = "--json", description = "Print a JSON object that describes the image, as info.")
   private boolean json;
-
-  @Option(
-      names = {"-q", "--quiet"},
-      description = "Say nothing when all is well.")
-  private boolean quiet;
 
   RebaseCommand(Terminal terminal) {
     this.terminal = terminal;
@@ -101,15 +88,14 @@ final class RebaseCommand implements Callable<Integer> {
     if (none && backingFormat != null) {
       throw new UsageException("a format without a backing file makes no sense");
     }
-    OpenOptions options =
-        OpenOptions.DEFAULT.withFormat(ImageFormat.QCOW2).withBackingPolicy(backingPolicy);
+    OpenOptions options = changing.open();
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
       DiskImages.rebase(
           path, options, new RebaseOptions(none ? null : backing, backingFormat, unsafe), progress);
     }
     if (json) {
       terminal.out().println(InfoAnswer.json(DiskImages.inspect(path, options.withReadOnly(true))));
-    } else if (!quiet) {
+    } else if (!changing.quiet()) {
       terminal
           .out()
           .println(

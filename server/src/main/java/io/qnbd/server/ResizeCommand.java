@@ -1,6 +1,5 @@
 package io.qnbd.server;
 
-import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
@@ -12,6 +11,7 @@ import java.nio.file.Path;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -72,23 +72,10 @@ final class ResizeCommand implements Callable<Integer> {
       description = "How much of what is added is taken now, as for create. Default: off.")
   private Preallocation preallocation = Preallocation.OFF;
 
-  @Option(
-      names = "--backing-policy",
-      paramLabel = "POLICY",
-      defaultValue = "same-directory",
-      description = {
-        "Which backing files the image may name: none, same-directory or any, as for serve. "
-            + "Default: ${DEFAULT-VALUE}."
-      })
-  private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
+  @Mixin private ChangingOptions changing = new ChangingOptions();
 
   @Option(names = "--json", description = "Print a JSON object with the old and the new size.")
   private boolean json;
-
-  @Option(
-      names = {"-q", "--quiet"},
-      description = "Say nothing when all is well.")
-  private boolean quiet;
 
   ResizeCommand(Terminal terminal) {
     this.terminal = terminal;
@@ -97,7 +84,7 @@ final class ResizeCommand implements Callable<Integer> {
   @Override
   public Integer call() throws IOException {
     parsedSize(); // a size that makes no sense is no matter of the image
-    OpenOptions options = OpenOptions.DEFAULT.withFormat(format).withBackingPolicy(backingPolicy);
+    OpenOptions options = changing.open().withFormat(format);
     long old = DiskImages.inspect(path, options.withReadOnly(true)).virtualBytes();
     long bytes = newBytes(old);
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
@@ -112,7 +99,7 @@ final class ResizeCommand implements Callable<Integer> {
                 fields.writeNumberProperty("old-size", old);
                 fields.writeNumberProperty("virtual-size", bytes);
               }));
-    } else if (!quiet) {
+    } else if (!changing.quiet()) {
       terminal
           .out()
           .println(

@@ -30,6 +30,7 @@ final class CommandLineTest {
           "map",
           "resize",
           "rebase",
+          "amend",
           "commit",
           "compact",
           "convert",

@@ -1,5 +1,6 @@
 package io.qnbd.image.disk;
 
+import io.qnbd.image.AmendOptions;
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
 import io.qnbd.image.Compaction;
@@ -12,6 +13,7 @@ import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.ResizeOptions;
 import io.qnbd.image.UnsupportedImageException;
+import io.qnbd.image.check.Amending;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.create.ImageCreator;
@@ -145,6 +147,27 @@ public final class ImageFiles {
         }
         image.flush();
       }
+    }
+  }
+
+  /** Amends an image at rest; see {@link io.qnbd.image.DiskImages#amend}. */
+  public static void amend(
+      Path path, OpenOptions how, AmendOptions amend, ProgressListener progress)
+      throws IOException {
+    OpenOptions options = how.withFormat(ImageFormat.QCOW2).withReadOnly(false);
+    boolean zeroesGo;
+    try (FileStorage file = openForReading(path, options)) {
+      zeroesGo = Amending.check(file, amend);
+    }
+    if (zeroesGo) {
+      try (DiskImage image = open(path, options, progress)) {
+        if (image instanceof Qcow2Image qcow2) {
+          qcow2.expandZeroes(progress);
+        }
+      }
+    }
+    try (FileStorage file = openForChange(path)) {
+      Amending.amend(file, amend, progress);
     }
   }
 

@@ -991,6 +991,13 @@ public final class Qcow2Image implements DiskImage {
     });
   }
 
+  /** Makes the disk do without marks for zeroes; see {@link ZeroExpansion}. At rest. */
+  void expandZeroes(ProgressListener progress) throws IOException {
+    beforeChange();
+    new ZeroExpansion(this, layers, reader, zeroes).run(this::afterChange, progress);
+    flush();
+  }
+
   /** Gives what reads as zeroes in the range host clusters, with space behind them or without. */
   void preallocate(long offset, long bytes, Preallocation how, ProgressListener progress)
       throws IOException {

@@ -47,7 +47,8 @@ public final class Rebasing {
       }
       return;
     }
-    try (DiskImage image = ImageFiles.open(path, options, progress);
+    try (DiskImage image =
+            new ImageFiles(options.backingPolicy(), progress).openFile(path, options);
         Below below = open(path, options, rebase)) {
       if (!(image instanceof Qcow2Image qcow2)) {
         throw new UnsupportedImageException(path + ": a raw image has no backing file");
@@ -101,9 +102,11 @@ public final class Rebasing {
             .withReadOnly(true)
             .withFormat(format)
             .withBackingPolicy(BackingPolicy.ANY)
-            .withCacheMode(options.cacheMode());
+            .withCacheMode(options.cacheMode())
+            .withPassphrase(options.passphrase());
     Path backing = ImageFiles.directoryOf(path).resolve(name);
-    return new Below(ImageFiles.open(backing, reading, ProgressListener.NONE));
+    ImageFiles files = new ImageFiles(BackingPolicy.ANY, ProgressListener.NONE);
+    return new Below(files.openFile(backing, reading));
   }
 
   /** Where the image itself has nothing, the old bytes go in unless the new ones are the same. */

@@ -58,6 +58,14 @@ public final class HeaderBuilder {
     this.tail = from.tail();
   }
 
+  /** With a header of the usual length for that version, without fields that we don't know. */
+  public HeaderBuilder version(int value) {
+    version = value;
+    headerBytes = value == 2 ? HeaderLayout.V2_BYTES : HeaderLayout.V3_BYTES;
+    tail = ByteBuffer.allocate(Math.max(0, headerBytes - HeaderLayout.TAIL_AT));
+    return this;
+  }
+
   public HeaderBuilder virtualBytes(long value) {
     virtualBytes = value;
     return this;
