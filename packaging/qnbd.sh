@@ -23,10 +23,17 @@ if [ -e "$lib/qnbd.aot" ]; then
   quick=-XX:AOTCache=$lib/qnbd.aot
 fi
 
-# What is over soon is over sooner without the compiler for what runs long.
+# What is over soon is over sooner without the compiler for what runs long; but only that one knows to encrypt in hardware.
 short=
-case ${1:-} in
-  serve | bench | compare | rebase | commit | compact) ;;
+command=
+for word in "$@"; do
+  case $word in
+    -*) ;;
+    *) command=$word; break ;;
+  esac
+done
+case "$command $*" in
+  serve\ * | bench\ * | compare\ * | rebase\ * | commit\ * | compact\ * | *passphrase* | *encrypt*) ;;
   *) short=-XX:TieredStopAtLevel=1 ;;
 esac
 
