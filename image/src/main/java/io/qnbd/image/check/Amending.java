@@ -4,12 +4,15 @@ import io.qnbd.image.AmendOptions;
 import io.qnbd.image.CheckReport;
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.ProgressListener;
+import io.qnbd.image.RepairScope;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.FeatureSet;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
+import io.qnbd.image.format.HeaderBuilder;
 import io.qnbd.image.format.HeaderExtension;
+import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.Storage;
@@ -26,7 +29,8 @@ import java.util.List;
  *
  * <pre>
  *   1. check     that all of it is possible, and that the image is in order; counts are rebuilt if
- *                the image was not closed cleanly
+ *                the image was not closed cleanly, and lowered to what they should be if their
+ *                width changes
  *   2. version 3 the header, if it had version 2                          durable before
  *   3. counts    a new table with new blocks behind the file's end, then the header names it with
  *                the new width                                            durable before
@@ -53,13 +57,22 @@ public final class Amending {
   }
 
   /**
-   * Throws if the image can't be what is asked; reads only.
+   * Throws if the image can't be what is asked, or is damaged; reads only. Zeroes that the disk
+   * does not share with a snapshot are no hindrance yet: they can be made otherwise.
    *
    * @return whether version 3 becomes version 2, which knows no clusters of zeroes
    */
   public static boolean check(Storage file, AmendOptions amend) throws IOException {
-    Header header = new Amending(file, amend, ProgressListener.NONE).requirePossible();
-    return header.version() == 3 && Integer.valueOf(2).equals(amend.version());
+    Amending amending = new Amending(file, amend, ProgressListener.NONE);
+    Header header = amending.requirePossible();
+    boolean older = header.version() == 3 && amending.targetVersion(header) == 2;
+    if (older) {
+      if (!header.dirty()) { // its counts are rebuilt when it is opened
+        amending.requireInOrder();
+      }
+      amending.requireSnapshotsWithoutZeroClusters(header);
+    }
+    return older;
   }
 
   /** Amends the image; durable when this returns. */
@@ -77,33 +90,47 @@ public final class Amending {
     if (header.dirty()) {
       Rebuild.rebuild(file, progress);
     }
-    CheckReport report = Checker.check(file, progress);
-    if (report.corruptions() > 0) {
-      throw new CorruptImageException(
-          "%s: is damaged (%s): repair it first"
-              .formatted(file.name(), report.findings().getFirst()));
-    }
+    CheckReport report = requireInOrder();
     boolean older = targetVersion(header) == 2 && header.version() == 3;
     if (older) {
       requireNoZeroClusters();
     }
+    Integer bits = amend.refcountBits();
+    int order = Integer.numberOfTrailingZeros(bits == null ? 0 : bits);
+    boolean otherWidth = bits != null && bits != header.geometry().refcountBits();
+    if (otherWidth) {
+      requireWideEnough(order);
+      if (report.leaks() > 0) {
+        // The new counts are what is referenced, and a cluster that is counted once is COPIED.
+        Repair.repair(file, RepairScope.LEAKS, progress);
+      }
+    }
     if (targetVersion(header) == 3 && header.version() == 2) {
       HeaderRewrite.write(file, asVersion3(read()));
     }
-    Integer bits = amend.refcountBits();
-    if (bits != null && bits != read().geometry().refcountBits()) {
-      changeWidth(Integer.numberOfTrailingZeros(bits));
+    if (otherWidth) {
+      changeWidth(order);
     }
     Boolean lazy = amend.lazyRefcounts();
     if (lazy != null && lazy != read().lazyRefcounts()) {
       Header now = read();
       long others = now.compatibleFeatures() & ~FeatureBits.LAZY_REFCOUNTS;
       long features = others | (lazy ? FeatureBits.LAZY_REFCOUNTS : 0);
-      HeaderRewrite.write(file, now.toBuilder().compatibleFeatures(features).build());
+      HeaderRewrite.write(file, ofKnownBits(now).compatibleFeatures(features).build());
     }
     if (older) {
       HeaderRewrite.write(file, asVersion2(read()));
     }
+  }
+
+  private CheckReport requireInOrder() throws IOException {
+    CheckReport report = Checker.check(file, progress);
+    if (report.corruptions() > 0) {
+      throw new CorruptImageException(
+          "%s: is damaged (%s): repair it first"
+              .formatted(file.name(), report.findings().getFirst()));
+    }
+    return report;
   }
 
   private int targetVersion(Header header) {
@@ -171,21 +198,58 @@ public final class Amending {
     }
   }
 
-  /** Those of the disk were made otherwise before; a snapshot's tables stay as they were. */
+  /** A snapshot's tables stay as they are. */
+  private void requireSnapshotsWithoutZeroClusters(Header header) throws IOException {
+    ImageFile image = ImageFile.of(file);
+    List<SnapshotEntry> snapshots = image.readSnapshots(header).entries();
+    for (int index = 0; index < snapshots.size(); index++) {
+      SnapshotEntry snapshot = snapshots.get(index);
+      snapshot.requireTable(file.name(), index, header.clusterBytes(), file.length());
+      ByteBuffer l1 = image.read(snapshot.l1Offset(), (int) snapshot.l1Entries() * Long.BYTES);
+      while (l1.hasRemaining()) {
+        long at = L1Entry.tableOffset(l1.getLong());
+        if (at != 0) {
+          requireNoZeroClusters(at, header.geometry());
+        }
+      }
+    }
+  }
+
+  /** Those of the disk were made otherwise before. */
   private void requireNoZeroClusters() throws IOException {
     ReferenceWalk walk = new ReferenceWalk(file, ReferenceWalk.pagesMax());
     walk.count(progress);
     Geometry geometry = walk.header().geometry();
-    ByteBuffer table = ByteBuffer.allocate(geometry.clusterBytes());
     for (long cluster : walk.counts().clustersOf(ClusterUse.L2_TABLE)) {
-      ImageFile.of(file).read(geometry.offsetOf(cluster), table);
-      for (int at = 0; at < table.limit(); at += L2Entry.BYTES) {
-        long entry = table.getLong(at);
-        if (!L2Entry.compressed(entry) && L2Entry.zero(entry)) {
-          throw notInVersion2("clusters of zeroes, and snapshots have some: delete them first");
-        }
+      requireNoZeroClusters(geometry.offsetOf(cluster), geometry);
+    }
+  }
+
+  private void requireNoZeroClusters(long l2At, Geometry geometry) throws IOException {
+    ByteBuffer table = ByteBuffer.allocate(geometry.clusterBytes());
+    ImageFile.of(file).read(l2At, table);
+    for (int at = 0; at < table.limit(); at += L2Entry.BYTES) {
+      long entry = table.getLong(at);
+      if (!L2Entry.compressed(entry) && L2Entry.zero(entry)) {
+        throw notInVersion2("clusters of zeroes, and snapshots have some: delete them first");
       }
     }
+  }
+
+  private void requireWideEnough(int order) throws IOException {
+    ReferenceWalk walk = new ReferenceWalk(file, ReferenceWalk.pagesMax());
+    walk.count(progress);
+    Geometry geometry = read().toBuilder().refcountOrder(order).build().geometry();
+    Rebuild.requireFewEnough(file, geometry, walk.counts());
+  }
+
+  /**
+   * For a new header. What other software keeps in the image beside what it refers to is not
+   * counted, so the bits that say that it is up to date must go.
+   */
+  private static HeaderBuilder ofKnownBits(Header header) {
+    return header.toBuilder()
+        .autoclearFeatures(header.autoclearFeatures() & FeatureBits.AUTOCLEAR_KNOWN);
   }
 
   private void changeWidth(int order) throws IOException {
@@ -194,7 +258,6 @@ public final class Amending {
     walk.count(progress, false); // what the old table and blocks take is free afterwards
     ClusterCounts counts = walk.counts();
     Geometry geometry = header.toBuilder().refcountOrder(order).build().geometry();
-    Rebuild.requireFewEnough(file, geometry, counts);
     long first = Math.max(geometry.clustersFor(file.length()), counts.end());
     file.sync(); // what was read may be in the page cache only
     RefcountRewrite.Table table =
@@ -215,7 +278,7 @@ public final class Amending {
             first);
     HeaderRewrite.write(
         file,
-        header.toBuilder()
+        ofKnownBits(header)
             .refcountOrder(order)
             .refcountTable(table.offset(), table.clusters())
             .build());

@@ -1,14 +1,17 @@
 package io.qnbd.image.disk;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.AmendOptions;
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.check.Amending;
+import io.qnbd.image.check.Checker;
 import io.qnbd.image.disk.ImageShape.Backing;
 import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
@@ -21,7 +24,10 @@ import io.qnbd.image.oracle.RawQcow2;
 import io.qnbd.image.random.SeededRandom;
 import io.qnbd.image.random.Seeds;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.Arrays;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -33,6 +39,11 @@ final class AmendingTest {
   private static final int CUTS_DEFAULT = 600;
   private static final int CUTS_PER_RUN = 30;
   private static final int STEPS = 4;
+
+  /** Of the header: where the refcount table is, and the autoclear feature bits. */
+  private static final int REFCOUNT_TABLE_AT = 48;
+
+  private static final int AUTOCLEAR_AT = 88;
 
   static Stream<ImageShape> shapes() {
     ImageShape usual = ImageShape.of(3, 4096, 16, 256 * KIB + 1536);
@@ -50,10 +61,16 @@ final class AmendingTest {
   @MethodSource("shapes")
   void theDiskStaysTheSameAtEveryCut(ImageShape shape) {
     int share = Seeds.count("qnbd.amendCuts", CUTS_DEFAULT) / (int) shapes().count();
-    Seeds.run("AmendingTest " + shape, share / CUTS_PER_RUN + 1, seed -> cutOften(shape, seed));
+    AtomicLong cuts = new AtomicLong();
+    Seeds.run(
+        "AmendingTest " + shape,
+        share / CUTS_PER_RUN + 1,
+        seed -> cuts.addAndGet(cutOften(shape, seed)));
+    assertTrue(cuts.get() > 0, "no power cut in any run");
   }
 
-  private static void cutOften(ImageShape shape, long seed) throws IOException {
+  /** Returns how often the power was cut; a run that amends little may have none. */
+  private static long cutOften(ImageShape shape, long seed) throws IOException {
     SeededRandom random = new SeededRandom(seed);
     Guest guest = Guest.withPast(shape, random);
     GuestModel model = new GuestModel(guest.model.latest(0, shape.diskBytes()));
@@ -69,13 +86,13 @@ final class AmendingTest {
         assertTrue(older && shape.snapshots() > 0, e::getMessage); // the snapshot has zeroes
       }
     }
-    assertTrue(cuts.count() > 0, "no power cut");
     cuts.verifyAll();
     RawQcow2 left = new RawQcow2(file);
     assertTrue(left.check().clean(), left.check()::toString);
     GuestModel.assertSame(
         model.latest(0, model.bytes()), left.disk(guest.engine.base()), "the disk");
     guest.checkSnapshots(left);
+    return cuts.count();
   }
 
   private static AmendOptions amendment(SeededRandom random) {
@@ -127,6 +144,59 @@ final class AmendingTest {
         "lazy reference counts");
     refuses(
         ImageShape.of(2, 4096, 16, 256 * KIB), new AmendOptions(null, null, 8), "refcount_bits");
+  }
+
+  @Test
+  void widerCountsOfAnImageWithLeaksLeaveItInOrder() throws IOException {
+    MemoryStorage file =
+        ImageShape.of(3, 4096, 16, 256 * KIB).with(Preparation.PREALLOCATED).make(new byte[0]);
+    RawQcow2 image = new RawQcow2(file);
+    long entry = longAt(file, image.l2EntryOffset(0));
+    long cluster = image.hostOffset(0) / image.clusterBytes();
+    // As a snapshot leaves it that was deleted, and the decrement was lost.
+    file.write(image.l2EntryOffset(0), ByteBuffer.allocate(8).putLong(0, entry & Long.MAX_VALUE));
+    long block = longAt(file, longAt(file, REFCOUNT_TABLE_AT));
+    file.write(block + 2 * cluster, ByteBuffer.allocate(2).putShort(0, (short) 2));
+    assertEquals(0, Checker.check(file).corruptions());
+    assertTrue(Checker.check(file).leaks() > 0);
+    Amending.amend(file, new AmendOptions(null, null, 64), ProgressListener.NONE);
+    RawQcow2 left = new RawQcow2(file);
+    assertTrue(left.check().clean(), left.check()::toString);
+    assertEquals(0, Checker.check(file).leaks());
+  }
+
+  @Test
+  void forgetsWhatOnlyOtherSoftwareKnowsToBeUpToDate() throws IOException {
+    MemoryStorage file = ImageShape.of(3, 4096, 16, 256 * KIB).make(new byte[0]);
+    file.write(AUTOCLEAR_AT, ByteBuffer.allocate(8).putLong(0, 1L << 40));
+    Amending.amend(file, new AmendOptions(null, null, 64), ProgressListener.NONE);
+    assertEquals(0, longAt(file, AUTOCLEAR_AT));
+  }
+
+  @Test
+  void refusesBeforeItWritesAnything() throws IOException {
+    ImageShape shape = ImageShape.of(3, 4096, 16, 256 * KIB);
+    MemoryStorage damaged = shape.with(Preparation.PREALLOCATED).make(new byte[0]);
+    long block = longAt(damaged, longAt(damaged, REFCOUNT_TABLE_AT));
+    RawQcow2 image = new RawQcow2(damaged);
+    damaged.write(block + 2 * (image.hostOffset(0) / image.clusterBytes()), ByteBuffer.allocate(2));
+    AmendOptions older = new AmendOptions(2, null, null);
+    assertThrows(CorruptImageException.class, () -> Amending.check(damaged, older));
+
+    // Compressed clusters share host clusters, which then have more references than one bit counts.
+    byte[] contents = new byte[256 * KIB];
+    Arrays.fill(contents, (byte) 7);
+    MemoryStorage shared =
+        ImageShape.of(2, 4096, 16, 256 * KIB).with(Preparation.COMPRESSED).make(contents);
+    byte[] before = shared.bytes(0, (int) shared.length());
+    AmendOptions narrow = new AmendOptions(3, null, 1);
+    assertThrows(
+        CorruptImageException.class, () -> Amending.amend(shared, narrow, ProgressListener.NONE));
+    assertArrayEquals(before, shared.bytes(0, (int) shared.length()));
+  }
+
+  private static long longAt(MemoryStorage file, long at) {
+    return ByteBuffer.wrap(file.bytes(at, Long.BYTES)).getLong();
   }
 
   private static void refuses(ImageShape shape, AmendOptions amend, String word)
