@@ -41,6 +41,8 @@ final class BenchIT {
       String image = images.qcow2("disk.qcow2", "1M").toString();
       BadInputIT.assertRefused(QnbdProcess.run("bench", "-d", "0", image), 64, "--depth");
       BadInputIT.assertRefused(
+          QnbdProcess.run("bench", "-d", "1024", "-s", "32M", image), 64, "1g at most");
+      BadInputIT.assertRefused(
           QnbdProcess.run("bench", "--flush-interval", "2", image), 64, "--write");
       BadInputIT.assertRefused(QnbdProcess.run("bench", "-s", "2M", image), 1, "do not fit");
       BadInputIT.assertRefused(QnbdProcess.run("bench", image + ".gone"), 1, "gone");

@@ -42,6 +42,7 @@ import picocli.CommandLine.Parameters;
 final class BenchCommand implements Callable<Integer> {
   private static final int DEPTH_MAX = 1024;
   private static final int BYTES_MAX = 32 << 20;
+  private static final long BUFFERS_BYTES_MAX = 1 << 30;
   private static final int PATTERN_MAX = 255;
 
   /** An export is asked over so many connections at most. */
@@ -169,6 +170,9 @@ final class BenchCommand implements Callable<Integer> {
   private DiskLoad.Plan plan() {
     within("--depth", depth, 1, DEPTH_MAX);
     within("--buffer-size", bufferSize.bytes(), 1, BYTES_MAX);
+    if (depth * bufferSize.bytes() > BUFFERS_BYTES_MAX) {
+      throw new UsageException("--depth times --buffer-size must be 1G at most: it is in memory");
+    }
     within("--pattern", pattern, 0, PATTERN_MAX);
     long step = stepSize == null ? bufferSize.bytes() : stepSize.bytes();
     within("--step-size", step, 1, Long.MAX_VALUE);
