@@ -48,6 +48,11 @@ public final class Workers {
     }
   }
 
+  /** Calls that have not come back. */
+  public long callsInProgress() {
+    return calls.get();
+  }
+
   /**
    * Waits until no call is in progress.
    *

@@ -45,12 +45,12 @@ public final class NbdServer {
 
   private NbdServer(
       ServedExports exports, ServerLimits limits, Transport transport, TlsSettings tls) {
+    this.workers = new Workers(limits.workerThreads());
     this.loops =
         new MultiThreadIoEventLoopGroup(
             limits.eventLoopThreads(),
             new DefaultThreadFactory("qnbd-loop", true),
-            transport.handlers(lookouts(limits)));
-    this.workers = new Workers(limits.workerThreads());
+            transport.handlers(lookouts(limits, workers)));
     this.budget = new MemoryBudget(limits.bytesTotal());
     this.clients = new Clients(limits, loops);
     this.parts = new ServerParts(exports, limits, workers, budget, clients, tls);
@@ -183,10 +183,9 @@ public final class NbdServer {
     return Math.max(0, nanos - (System.nanoTime() - start));
   }
 
-  private static PollingStrategy.Lookouts lookouts(ServerLimits limits) {
-    return limits.fastPath()
-        ? PollingStrategy.Lookouts.forProcessors(Runtime.getRuntime().availableProcessors())
-        : new PollingStrategy.Lookouts(0);
+  private static PollingStrategy.Lookouts lookouts(ServerLimits limits, Workers workers) {
+    int processors = limits.fastPath() ? Runtime.getRuntime().availableProcessors() : 0;
+    return PollingStrategy.Lookouts.forProcessors(processors, workers::callsInProgress);
   }
 
   private void accept(Channel channel) {

@@ -43,21 +43,26 @@ final class PollingStrategy implements SelectStrategy {
   /** When it last had nothing to do. */
   private long waitStart;
 
-  /** How many loops may look out at a time. Thread-safe. */
+  /**
+   * How many loops may look out at a time: so many as there are places, less one for each call in
+   * an image, which needs a processor sooner. Thread-safe.
+   */
   static final class Lookouts {
     private final AtomicInteger free;
+    private final LongSupplier callsInProgress;
 
-    Lookouts(int places) {
+    Lookouts(int places, LongSupplier callsInProgress) {
       this.free = new AtomicInteger(places);
+      this.callsInProgress = callsInProgress;
     }
 
     /** For a machine of {@code processors}: half of them, and none that has only one. */
-    static Lookouts forProcessors(int processors) {
-      return new Lookouts(processors / 2);
+    static Lookouts forProcessors(int processors, LongSupplier callsInProgress) {
+      return new Lookouts(processors / 2, callsInProgress);
     }
 
     private boolean enter() {
-      if (free.getAndDecrement() > 0) {
+      if (free.getAndDecrement() > callsInProgress.getAsLong()) {
         return true;
       }
       leave();

@@ -56,7 +56,8 @@ final class ListenersTest {
 
     Rig(Transport transport) {
       loops =
-          new MultiThreadIoEventLoopGroup(1, transport.handlers(new PollingStrategy.Lookouts(1)));
+          new MultiThreadIoEventLoopGroup(
+              1, transport.handlers(new PollingStrategy.Lookouts(1, () -> 0)));
       listeners = new Listeners(loops, transport, accepted::add);
     }
 

@@ -15,7 +15,8 @@ final class PollingStrategyTest {
   /** How long one question for events takes. */
   private static final long QUESTION_NANOS = 100;
 
-  private final PollingStrategy.Lookouts lookouts = new PollingStrategy.Lookouts(1);
+  private long calls;
+  private final PollingStrategy.Lookouts lookouts = new PollingStrategy.Lookouts(1, () -> calls);
   private final PollingStrategy strategy = strategy();
   private long now;
   private boolean hasTasks;
@@ -99,6 +100,15 @@ final class PollingStrategyTest {
         };
     assertEquals(0, strategy.calculateStrategy(task, false));
     assertEquals(3, strategy.calculateStrategy(() -> 3, true));
+  }
+
+  @Test
+  void aCallInAnImageTakesALookoutsPlace() throws Exception {
+    wakeSoonAndOften();
+    calls = 1;
+    assertEquals(0, lookoutNanos(SHORT_WAIT_NANOS_MAX));
+    calls = 0;
+    assertEquals(LOOKOUT_NANOS_MAX, lookoutNanos(SHORT_WAIT_NANOS_MAX));
   }
 
   @Test
