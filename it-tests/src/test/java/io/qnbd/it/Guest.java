@@ -14,7 +14,7 @@ import java.util.stream.Stream;
  * loopback is 10.0.2.2 in it.
  */
 final class Guest {
-  private static final Duration RUN_MAX = Duration.ofMinutes(2);
+  private static final Duration RUN_MAX = Duration.ofMinutes(6);
   private static final String MEGABYTES = "512";
 
   private final Path kernel;
@@ -54,6 +54,40 @@ final class Guest {
     return disk;
   }
 
+  /** The lines that a page of the manual has for a guest. */
+  static List<String> linesOnPage(String page) throws IOException {
+    return Files.readAllLines(Repository.root().resolve(page)).stream()
+        .dropWhile(line -> !line.startsWith("<!-- guest: "))
+        .skip(2)
+        .takeWhile(line -> line.startsWith("    "))
+        .map(String::strip)
+        .toList();
+  }
+
+  /** Makes a second disk for a machine that installs a Debian on its first. */
+  Path debianMedium(Path dir) {
+    Path medium = dir.resolve("medium.tar");
+    Shell.check(script("debian-medium"), kernel.toString(), medium.toString());
+    return medium;
+  }
+
+  /**
+   * Makes a second disk for a machine with an installed Debian, which runs {@code lines} under bash
+   * in a directory with copies of the files when it is up, and then powers off.
+   */
+  static Path exercise(Path dir, String lines, Path... files) throws IOException {
+    Path script = Files.writeString(dir.resolve("script"), lines);
+    Path disk = dir.resolve("exercise.tar");
+    List<String> command = new ArrayList<>(List.of("tar", "-cf", disk.toString()));
+    command.addAll(List.of("-C", dir.toString(), script.getFileName().toString()));
+    for (Path file : files) {
+      command.addAll(List.of("-C", file.resolveSibling(".").toString()));
+      command.add(file.getFileName().toString());
+    }
+    Shell.check(command.toArray(String[]::new));
+    return disk;
+  }
+
   /**
    * Boots the kernel with this initramfs; the script must succeed. {@code words} are added to the
    * kernel's command line.
@@ -64,25 +98,27 @@ final class Guest {
     return run(initramfs, words, "user,model=virtio-net-pci");
   }
 
-  /** Like {@link #run(Path, String)}, with a network of the caller's. */
-  String run(Path initramfs, String words, String nic) throws IOException {
-    return boot(
-        "-kernel",
-        vmlinuz().toString(),
-        "-initrd",
-        initramfs.toString(),
-        "-append",
-        "console=ttyS0 quiet panic=-1 " + words,
-        "-nic",
-        nic);
+  /**
+   * Like {@link #run(Path, String)}, with a network of the caller's and more of QEMU's arguments.
+   */
+  String run(Path initramfs, String words, String nic, String... more) throws IOException {
+    List<String> arguments =
+        new ArrayList<>(
+            List.of("-kernel", vmlinuz().toString(), "-initrd", initramfs.toString(), "-append"));
+    arguments.addAll(List.of("console=ttyS0 quiet panic=-1 " + words, "-nic", nic, "-no-reboot"));
+    arguments.addAll(Arrays.asList(more));
+    return boot(arguments.toArray(String[]::new));
   }
 
-  /** Switches a machine on and waits until it is off; what it ran must have succeeded. */
+  /**
+   * Switches a machine on and waits until it is off; what it ran must have succeeded. It may reboot
+   * unless the arguments say that it must not.
+   */
   String boot(String... arguments) {
     List<String> command =
         new ArrayList<>(
             List.of("qemu-system-x86_64", "-accel", "tcg", "-m", MEGABYTES, "-nographic"));
-    command.addAll(List.of("-no-reboot", "-monitor", "none"));
+    command.addAll(List.of("-monitor", "none"));
     command.addAll(Arrays.asList(arguments));
     Shell.Result off = Shell.run(RUN_MAX, command.toArray(String[]::new)).mustExit(0);
     if (!off.out().contains("guest: exit 0")) {

@@ -131,14 +131,7 @@ final class GuestIT {
 
   @Test
   void kernelClientAttachesAsTheManualSays() throws IOException {
-    List<String> page = Files.readAllLines(Repository.root().resolve("docs/attach.md"));
-    List<String> lines =
-        page.stream()
-            .dropWhile(line -> !line.startsWith("<!-- guest: "))
-            .skip(2)
-            .takeWhile(line -> line.startsWith("    "))
-            .map(String::strip)
-            .toList();
+    List<String> lines = Guest.linesOnPage("docs/attach.md");
     assertTrue(lines.contains("mount -t ext4 -o discard /dev/nbd0 /mnt"), lines::toString);
     // The page's address is the host's, and what is mounted works before it is unmounted.
     String script =
@@ -177,8 +170,9 @@ final class GuestIT {
         String uri = qnbd.uri().toString();
         Shell.check("qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", raw.toString(), uri);
         String drive = "driver=raw,if=virtio,discard=unmap,file=" + uri;
-        assertTrue(guest.boot("-drive", drive, "-nic", "none").contains("up from the disk"));
-        String second = guest.boot("-drive", drive, "-nic", "none");
+        assertTrue(
+            guest.boot("-no-reboot", "-drive", drive, "-nic", "none").contains("up from the disk"));
+        String second = guest.boot("-no-reboot", "-drive", drive, "-nic", "none");
         assertTrue(second.contains("guest: found what the first boot wrote"), second);
         qnbd.stop();
       }
