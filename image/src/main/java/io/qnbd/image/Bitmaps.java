@@ -22,6 +22,12 @@ public interface Bitmaps {
   List<BitmapInfo> list();
 
   /**
+   * For who must not miss one: throws, with the reason, where the image's file has bitmaps that
+   * {@link #list} leaves out.
+   */
+  void requireAllListed() throws CorruptImageException;
+
+  /**
    * Adds a bitmap in which nothing is dirty.
    *
    * @param granularityBytes what one bit stands for: a power of two from 512 to 2 GiB; 0 for the

@@ -20,7 +20,7 @@ import org.junit.jupiter.api.Timeout;
 final class BitmapsIT {
   private static final String DIRTY = "qemu:dirty-bitmap:";
 
-  private static Shell.Result ours(String... arguments) {
+  static Shell.Result ours(String... arguments) {
     List<String> command = new ArrayList<>(List.of("bitmap"));
     command.addAll(List.of(arguments));
     return QnbdProcess.run(command.toArray(String[]::new));
@@ -62,7 +62,7 @@ final class BitmapsIT {
     return ranges;
   }
 
-  private static List<String> dirtyAtRest(Path image, String bitmap) {
+  static List<String> dirtyAtRest(Path image, String bitmap) {
     try (QnbdProcess qnbd = QnbdProcess.serve("--read-only", image.toString())) {
       List<String> ranges = dirty(qnbd.uri().toString(), bitmap);
       qnbd.stop();
@@ -178,8 +178,9 @@ final class BitmapsIT {
     return changes;
   }
 
-  private static List<String> dirtyByQemu(Images images, Path image, String bitmap) {
+  static List<String> dirtyByQemu(Images images, Path image, String bitmap) throws IOException {
     Path socket = images.path(bitmap + ".sock");
+    Files.deleteIfExists(socket); // of the time before
     try (Shell.Running _ =
         Shell.start(
             "qemu-nbd",

@@ -45,6 +45,7 @@ import picocli.CommandLine.Parameters;
     footer = {
       "  qnbd convert disk.raw disk.qcow2",
       "  qnbd convert -c -O qcow2 disk.qcow2 small.qcow2    compressed",
+      "  qnbd convert --bitmaps disk.qcow2 moved.qcow2      with its dirty bitmaps",
       "  qnbd convert -l monday disk.qcow2 monday.raw       an internal snapshot",
       "  qnbd convert nbd://backup/root root.qcow2          out of an NBD server",
       "  qnbd convert disk.qcow2 nbd://127.0.0.1/root       into one"
@@ -132,6 +133,22 @@ final class ConvertCommand implements Callable<Integer> {
       names = {"-n", "--no-create"},
       description = "Write into TARGET, which is there and large enough, and keep its properties.")
   private boolean existing;
+
+  @Option(
+      names = "--bitmaps",
+      description = {
+        "Copy the persistent dirty bitmaps too, from qcow2 to qcow2. One that records goes on doing"
+            + " so in TARGET."
+      })
+  private boolean bitmaps;
+
+  @Option(
+      names = "--skip-broken-bitmaps",
+      description = {
+        "Leave out bitmaps that can't be believed, with a warning, instead of failing. With"
+            + " --bitmaps."
+      })
+  private boolean skipBroken;
 
   @Option(names = "--force", description = "Replace a file that has TARGET's name.")
   private boolean force;
@@ -223,6 +240,15 @@ final class ConvertCommand implements Callable<Integer> {
     if (compress && format == ImageFormat.RAW) {
       throw new UsageException("only a qcow2 image has compressed clusters: add -O qcow2");
     }
+    if (bitmaps && format == ImageFormat.RAW) {
+      throw new UsageException("only a qcow2 image has persistent bitmaps: add -O qcow2");
+    }
+    if (bitmaps && snapshot != null) {
+      throw new UsageException("bitmaps describe the disk and no snapshot: leave --bitmaps out");
+    }
+    if (skipBroken && !bitmaps) {
+      throw new UsageException("--skip-broken-bitmaps makes sense with --bitmaps only");
+    }
     if (threads < 1 || threads > THREADS_MAX) {
       throw new UsageException(
           "--parallel is %d, expected 1 to %d".formatted(threads, THREADS_MAX));
@@ -295,8 +321,13 @@ final class ConvertCommand implements Callable<Integer> {
     DiskCopy.Settings settings =
         new DiskCopy.Settings(
             threads, compressedBytes, (int) sparse.bytes(), targetIsZero, backingFile != null);
-    try (ProgressLine progress = new ProgressLine(terminal, target)) {
+    try (BitmapCopy copied = new BitmapCopy(terminal, source, target, skipBroken);
+        ProgressLine progress = new ProgressLine(terminal, target)) {
+      if (bitmaps) {
+        copied.begin(from, to);
+      }
       new DiskCopy(from, to, settings).run(progress);
+      copied.finish(from);
     }
   }
 

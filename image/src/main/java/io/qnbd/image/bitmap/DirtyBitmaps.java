@@ -11,6 +11,7 @@ import io.qnbd.image.format.BitmapTableEntry;
 import io.qnbd.image.format.FeatureBits;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.Header;
+import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.metadata.AutoclearBits;
 import io.qnbd.image.metadata.ImageFile;
@@ -52,6 +53,9 @@ public final class DirtyBitmaps {
   private final BitmapDirectory directory;
   private final long autoclearKept;
 
+  /** Why bitmaps of the file are not used; null if all are, as far as they can be believed. */
+  private final @Nullable String leftOut;
+
   /** Those of the enabled bitmaps. Replaced as a whole, under the metadata lock. */
   private volatile DirtyPages[] recording = NONE;
 
@@ -70,7 +74,8 @@ public final class DirtyBitmaps {
       ReentrantLock metadata,
       AutoclearBits autoclear,
       BitmapDirectory directory,
-      boolean maintained)
+      boolean maintained,
+      @Nullable String leftOut)
       throws IOException {
     this.file = file;
     this.geometry = header.geometry();
@@ -78,6 +83,7 @@ public final class DirtyBitmaps {
     this.autoclear = autoclear;
     this.directory = directory;
     this.autoclearKept = maintained ? FeatureBits.BITMAPS : 0;
+    this.leftOut = leftOut;
     this.virtualBytes = header.virtualBytes();
     for (Bitmap bitmap : directory.bitmaps()) {
       if (bitmap.entry.usable() && !bitmap.entry.inUse()) {
@@ -100,12 +106,23 @@ public final class DirtyBitmaps {
       throws IOException {
     try {
       BitmapDirectory directory = BitmapDirectory.read(file, header, allocator, autoclear);
-      return new DirtyBitmaps(file, header, metadata, autoclear, directory, true);
+      return new DirtyBitmaps(
+          file, header, metadata, autoclear, directory, true, outOfDate(file.name(), header));
     } catch (CorruptImageException e) {
       LOG.warn("{}, so none of its bitmaps is used", e.getMessage());
       BitmapDirectory none = BitmapDirectory.empty(file, header.geometry(), allocator, autoclear);
-      return new DirtyBitmaps(file, header, metadata, autoclear, none, false);
+      return new DirtyBitmaps(
+          file, header, metadata, autoclear, none, false, String.valueOf(e.getMessage()));
     }
+  }
+
+  private static @Nullable String outOfDate(String fileName, Header header) {
+    boolean unknown =
+        header.extension(HeaderExtension.BITMAPS) != null
+            && (header.autoclearFeatures() & FeatureBits.BITMAPS) == 0;
+    return unknown
+        ? fileName + ": was changed by software that knows no bitmaps, so none can be believed"
+        : null;
   }
 
   /** No bitmaps, whatever the image has, which is read only. */
@@ -117,7 +134,7 @@ public final class DirtyBitmaps {
       AutoclearBits autoclear)
       throws IOException {
     BitmapDirectory none = BitmapDirectory.empty(file, header.geometry(), allocator, autoclear);
-    return new DirtyBitmaps(file, header, metadata, autoclear, none, false);
+    return new DirtyBitmaps(file, header, metadata, autoclear, none, false, null);
   }
 
   /**
@@ -200,6 +217,16 @@ public final class DirtyBitmaps {
       }
     }
     return infos;
+  }
+
+  /** See {@link io.qnbd.image.Bitmaps#requireAllListed}. */
+  public void requireAllListed() throws CorruptImageException {
+    if (leftOut != null) {
+      throw new CorruptImageException(leftOut);
+    }
+    if (bitmaps.stream().anyMatch(bitmap -> bitmap.name() == null)) {
+      throw new CorruptImageException(file.name() + ": a bitmap's name is not UTF-8");
+    }
   }
 
   /** See {@link io.qnbd.image.DiskImage#dirtyExtents}. */

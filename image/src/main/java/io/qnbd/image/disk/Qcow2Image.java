@@ -3,6 +3,7 @@ package io.qnbd.image.disk;
 import io.qnbd.image.BitmapInfo;
 import io.qnbd.image.Bitmaps;
 import io.qnbd.image.Compaction;
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.DirtySink;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ExtentSink;
@@ -1122,6 +1123,11 @@ public final class Qcow2Image implements DiskImage {
       @Override
       public List<BitmapInfo> list() {
         return bitmaps.list();
+      }
+
+      @Override
+      public void requireAllListed() throws CorruptImageException {
+        bitmaps.requireAllListed();
       }
 
       @Override
