@@ -295,4 +295,100 @@ final class EncryptionIT {
       place.mustBeClean(image);
     }
   }
+
+  @Test
+  void disksAreConvertedIntoEncryptedOnesAndBack() throws IOException {
+    try (Place place = Place.make()) {
+      String options = "encrypt.format=luks,encrypt.iter-time=20";
+      Path source = place.byQemu("source.qcow2", options);
+      place.qemuIo(source, "write -P 0x11 0 300k", "write -P 0x22 5M 1M");
+      String key = place.key().toString();
+      Path plain = place.images().path("plain.raw");
+      QnbdProcess.run(
+              "convert", "--source-passphrase-file", key, source.toString(), plain.toString())
+          .mustExit(0);
+      Shell.check("qemu-io", "-f", "raw", "-c", "read -P 0x22 5M 1M", plain.toString());
+      Path again = place.images().path("again.qcow2");
+      QnbdProcess.run(
+              "convert",
+              "-o",
+              options,
+              "--passphrase-file",
+              key,
+              plain.toString(),
+              again.toString())
+          .mustExit(0);
+      place.mustBeClean(again);
+      place.qemuIo(again, "read -P 0x11 0 300k", "read -P 0x22 5M 1M", "read -P 0 8M 1M");
+      BadInputIT.assertRefused(
+          QnbdProcess.run("convert", source.toString(), place.images().path("x.raw").toString()),
+          1,
+          "--source-passphrase-file");
+      BadInputIT.assertRefused(
+          QnbdProcess.run(
+              "convert",
+              "--force",
+              "--source-passphrase-file",
+              key,
+              plain.toString(),
+              again.toString()),
+          1,
+          "is not encrypted");
+    }
+  }
+
+  @Test
+  void aBitmapIsMergedFromAnEncryptedImage() throws IOException {
+    try (Place place = Place.make()) {
+      Path source = place.byQemu("source.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      String key = place.key().toString();
+      QnbdProcess.run("bitmap", "add", "--passphrase-file", key, source.toString(), "from")
+          .mustExit(0);
+      place.qemuIo(source, "write 1M 64k");
+      Path target = place.images().qcow2("target.qcow2", "24M");
+      QnbdProcess.run("bitmap", "add", "--disabled", target.toString(), "to").mustExit(0);
+      String[] merge = {
+        "bitmap", "merge", "-b", source.toString(), target.toString(), "to", "from"
+      };
+      BadInputIT.assertRefused(QnbdProcess.run(merge), 1, "--source-passphrase-file");
+      List<String> opening = new ArrayList<>(List.of(merge));
+      opening.addAll(2, List.of("--source-passphrase-file", key));
+      QnbdProcess.run(opening.toArray(String[]::new)).mustExit(0);
+      assertEquals(List.of("1048576+65536"), BitmapsIT.dirtyAtRest(target, "to"));
+    }
+  }
+
+  @Test
+  void aPassphraseThatNothingNeedsIsRefused() throws IOException {
+    try (Place place = Place.make()) {
+      Path plain = place.images().qcow2("plain.qcow2", "24M");
+      Path base = place.images().qcow2("base.qcow2", "24M");
+      Path secret = place.byQemu("secret.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      String[] key = {"--passphrase-file", place.key().toString()};
+      for (String command :
+          List.of(
+              "rebase -F qcow2 -b " + base,
+              "rebase -u -F qcow2 -b " + base,
+              "amend -o lazy_refcounts=on",
+              "amend -o compat=0.10",
+              "resize")) {
+        List<String> line = new ArrayList<>(List.of(command.split(" ")));
+        line.addAll(1, List.of(key));
+        line.add(plain.toString());
+        if (command.equals("resize")) {
+          line.add("+1M");
+        }
+        BadInputIT.assertRefused(
+            QnbdProcess.run(line.toArray(String[]::new)), 1, "is not encrypted");
+      }
+      assertFalse(Shell.check("qemu-img", "info", plain.toString()).contains("base.qcow2"));
+      // The new backing file needs it, and then the old one.
+      QnbdProcess.run(
+              "rebase", key[0], key[1], "-F", "qcow2", "-b", secret.toString(), plain.toString())
+          .mustExit(0);
+      QnbdProcess.run(
+              "rebase", key[0], key[1], "--backing-policy", "any", "-b", "", plain.toString())
+          .mustExit(0);
+    }
+  }
 }

@@ -76,7 +76,7 @@ final class AmendCommand implements Callable<Integer> {
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
       DiskImages.amend(path, options, amend, progress);
       if (backing != null) {
-        DiskImages.rebase(path, options, backing, progress);
+        DiskImages.rebase(path, options.withPassphrase(null), backing, progress);
       }
     }
     if (json) {

@@ -8,6 +8,7 @@ import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageLockedException;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.image.UnsupportedImageException;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -208,8 +209,13 @@ final class BitmapCommand {
               paramLabel = "FILE",
               description = "The image that has SOURCE, of the same size. Default: IMAGE.")
           @Nullable Path sourceFile,
+      @Mixin PassphraseOptions.OfSource sourcePassphrase,
       @Mixin ChangingOptions options)
       throws IOException {
+    @Nullable Passphrase passphrase = sourcePassphrase.read();
+    if (passphrase != null && sourceFile == null) {
+      throw new UsageException("a source's passphrase is for the image that -b names");
+    }
     if (sourceFile == null) {
       change(path, options, bitmaps -> bitmaps.merge(name, source));
     } else {
@@ -217,7 +223,8 @@ final class BitmapCommand {
           OpenOptions.DEFAULT
               .withFormat(ImageFormat.QCOW2)
               .withReadOnly(true)
-              .withBackingPolicy(options.backingPolicy());
+              .withBackingPolicy(options.backingPolicy())
+              .withPassphrase(passphrase);
       try (DiskImage image = DiskImages.open(sourceFile, reading)) {
         change(path, options, bitmaps -> bitmaps.merge(name, image, source));
       }

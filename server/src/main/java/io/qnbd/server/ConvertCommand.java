@@ -8,6 +8,7 @@ import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.server.transfer.DiskCopy;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -18,6 +19,7 @@ import java.util.Locale;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -183,6 +185,10 @@ final class ConvertCommand implements Callable<Integer> {
       })
   private boolean forceShare;
 
+  @Mixin private PassphraseOptions.OfSource sourcePassphrase = new PassphraseOptions.OfSource();
+
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
   ConvertCommand(Terminal terminal) {
     this.terminal = terminal;
   }
@@ -197,7 +203,8 @@ final class ConvertCommand implements Callable<Integer> {
             .withReadOnly(true)
             .withBackingPolicy(backingPolicy)
             .withForceShare(forceShare)
-            .withSnapshot(plainSnapshot());
+            .withSnapshot(plainSnapshot())
+            .withPassphrase(sourcePassphrase.read());
     try (DiskImage from = Disks.open(source, reading, connections())) {
       if (existing || Disks.remote(target)) {
         refuseItself(reading);
@@ -270,7 +277,8 @@ final class ConvertCommand implements Callable<Integer> {
         OpenOptions.DEFAULT
             .withFormat(Disks.remote(target) ? null : format)
             .withCacheMode(cache)
-            .withBackingPolicy(backingPolicy);
+            .withBackingPolicy(backingPolicy)
+            .withPassphrase(passphrase.read());
     try (DiskImage to = Disks.open(target, writing, connections())) {
       if (to.virtualBytes() < from.virtualBytes()) {
         throw new IOException(
@@ -294,7 +302,9 @@ final class ConvertCommand implements Callable<Integer> {
     settings.add("backing_file", backingFile);
     settings.add("backing_fmt", backingFormat);
     settings.add("compression_type", compressionType);
-    CreateOptions options = settings.toOptions(format, sizeFor(format, from.virtualBytes()), null);
+    @Nullable Passphrase opening = passphrase.read();
+    CreateOptions options =
+        settings.toOptions(format, sizeFor(format, from.virtualBytes()), opening);
     boolean overlay = options.backingFile() != null;
     try (PartialFile partial = new PartialFile(path, force)) {
       DiskImages.create(partial.path(), options);
@@ -302,7 +312,8 @@ final class ConvertCommand implements Callable<Integer> {
           OpenOptions.DEFAULT
               .withFormat(format)
               .withCacheMode(cache)
-              .withBackingPolicy(BackingPolicy.ANY);
+              .withBackingPolicy(BackingPolicy.ANY)
+              .withPassphrase(opening);
       try (DiskImage to = DiskImages.open(partial.path(), writing)) {
         copy(from, to, !overlay);
         to.flush();

@@ -33,6 +33,9 @@ final class Disks {
     if (options.snapshot() != null) {
       throw new UsageException(name + ": an NBD export has no snapshots to choose from");
     }
+    if (options.passphrase() != null) {
+      throw new UsageException(name + ": an NBD export takes no passphrase: its server has it");
+    }
     return RemoteDisk.open(uri(name), options.readOnly(), connections);
   }
 

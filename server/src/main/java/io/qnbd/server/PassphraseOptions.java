@@ -30,20 +30,49 @@ final class PassphraseOptions {
 
   /** The passphrase, or null when none was given. */
   @Nullable Passphrase read() throws IOException {
+    return read("--passphrase", file, descriptor);
+  }
+
+  /** The same for the image that a command reads beside the one that it writes. */
+  static final class OfSource {
+    @Option(
+        names = "--source-passphrase-file",
+        paramLabel = "PATH",
+        description = "Take the passphrase of an encrypted source from this file, likewise.")
+    private @Nullable Path file;
+
+    @Option(
+        names = "--source-passphrase-fd",
+        paramLabel = "N",
+        description = "The same from this open file descriptor.")
+    private @Nullable Integer descriptor;
+
+    /** The passphrase, or null when none was given. */
+    @Nullable Passphrase read() throws IOException {
+      return PassphraseOptions.read("--source-passphrase", file, descriptor);
+    }
+  }
+
+  private static @Nullable Passphrase read(
+      String option, @Nullable Path file, @Nullable Integer descriptor) throws IOException {
     if (file != null && descriptor != null) {
-      throw new UsageException("--passphrase-file and --passphrase-fd exclude one another");
+      throw new UsageException("%s-file and %s-fd exclude one another".formatted(option, option));
     }
     if (descriptor != null) {
-      return readDescriptor(descriptor);
+      return readDescriptor(option, descriptor);
     }
     return file == null ? null : Passphrase.read(file);
   }
 
   /** All that the descriptor of this process has to give. */
   static Passphrase readDescriptor(int descriptor) throws IOException {
+    return readDescriptor("--passphrase", descriptor);
+  }
+
+  private static Passphrase readDescriptor(String option, int descriptor) throws IOException {
     String what = "file descriptor " + descriptor;
     if (descriptor < 0) {
-      throw new UsageException("--passphrase-fd is %d, expected 0 or more".formatted(descriptor));
+      throw new UsageException("%s-fd is %d, expected 0 or more".formatted(option, descriptor));
     }
     InputStream opened;
     try {

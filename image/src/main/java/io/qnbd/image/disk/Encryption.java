@@ -35,7 +35,8 @@ final class Encryption {
     }
     if (passphrase == null) {
       throw new IOException(
-          "%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd"
+          ("%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd,"
+               + " or with --source-passphrase-file if it is a command's source")
               .formatted(file.name(), header.encryptionName()));
     }
     return switch (header.cryptMethod()) {

@@ -66,12 +66,25 @@ public final class ImageFiles {
       throws IOException {
     ImageFiles files = new ImageFiles(options.backingPolicy(), progress);
     DiskImage image = files.openFile(path, options);
-    if (options.passphrase() != null && !files.encrypted) {
-      // Whoever gave it thinks that their data is encrypted.
+    try {
+      requireNeeded(path, options, files.encrypted);
+    } catch (IOException e) {
       image.close();
-      throw new IOException(path + ": is not encrypted, but a passphrase was given for it");
+      throw e;
     }
     return image;
+  }
+
+  /** Throws if there is a passphrase for nothing: whoever gave it thinks that data is encrypted. */
+  static void requireNeeded(Path path, OpenOptions options, boolean encrypted) throws IOException {
+    if (options.passphrase() != null && !encrypted) {
+      throw new IOException(path + ": is not encrypted, but a passphrase was given for it");
+    }
+  }
+
+  /** Whether any image that was opened here is. */
+  boolean encrypted() {
+    return encrypted;
   }
 
   /** Opens an image under an overlay; see {@link io.qnbd.image.DiskImages#openTemporary}. */
@@ -158,6 +171,10 @@ public final class ImageFiles {
     boolean zeroesGo;
     try (FileStorage file = openForReading(path, options)) {
       zeroesGo = Amending.check(file, amend);
+      if (!zeroesGo) { // else opening it tells, with all that lies below
+        int method = ImageFile.of(file).readHeader().cryptMethod();
+        requireNeeded(path, options, method != Header.CRYPT_NONE);
+      }
     }
     if (zeroesGo) {
       try (DiskImage image = open(path, options, progress)) {

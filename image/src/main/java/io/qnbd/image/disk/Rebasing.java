@@ -11,7 +11,6 @@ import io.qnbd.image.ZeroMode;
 import io.qnbd.image.format.Header;
 import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.io.FileStorage;
-import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.HeaderRewrite;
 import io.qnbd.image.metadata.ImageFile;
 import java.io.IOException;
@@ -43,13 +42,17 @@ public final class Rebasing {
     requireName(path, rebase);
     if (rebase.unsafe()) {
       try (FileStorage file = ImageFiles.openForChange(path)) {
-        writeHeader(file, rebase);
+        Header header = ImageFile.of(file).readHeader();
+        header.requireKnownFeatures(file.name());
+        ImageFiles.requireNeeded(path, options, header.cryptMethod() != Header.CRYPT_NONE);
+        HeaderRewrite.write(file, named(header, rebase));
       }
       return;
     }
-    try (DiskImage image =
-            new ImageFiles(options.backingPolicy(), progress).openFile(path, options);
+    ImageFiles files = new ImageFiles(options.backingPolicy(), progress);
+    try (DiskImage image = files.openFile(path, options);
         Below below = open(path, options, rebase)) {
+      ImageFiles.requireNeeded(path, options, files.encrypted() || below.encrypted());
       if (!(image instanceof Qcow2Image qcow2)) {
         throw new UnsupportedImageException(path + ": a raw image has no backing file");
       }
@@ -64,8 +67,8 @@ public final class Rebasing {
     }
   }
 
-  /** A backing file to be, or none. */
-  private record Below(@Nullable DiskImage image) implements AutoCloseable {
+  /** A backing file to be, or none; and whether a passphrase was needed for it. */
+  private record Below(@Nullable DiskImage image, boolean encrypted) implements AutoCloseable {
     @Override
     public void close() throws IOException {
       if (image != null) {
@@ -95,7 +98,7 @@ public final class Rebasing {
     String name = rebase.backingFile();
     ImageFormat format = rebase.backingFormat();
     if (name == null || format == null) {
-      return new Below(null);
+      return new Below(null, false);
     }
     OpenOptions reading =
         OpenOptions.DEFAULT
@@ -106,7 +109,8 @@ public final class Rebasing {
             .withPassphrase(options.passphrase());
     Path backing = ImageFiles.directoryOf(path).resolve(name);
     ImageFiles files = new ImageFiles(BackingPolicy.ANY, ProgressListener.NONE);
-    return new Below(files.openFile(backing, reading));
+    DiskImage image = files.openFile(backing, reading);
+    return new Below(image, files.encrypted());
   }
 
   /** Where the image itself has nothing, the old bytes go in unless the new ones are the same. */
@@ -170,12 +174,6 @@ public final class Rebasing {
           }
           progress.progress("comparing", offset + bytes, size);
         });
-  }
-
-  private static void writeHeader(Storage file, RebaseOptions rebase) throws IOException {
-    Header header = ImageFile.of(file).readHeader();
-    header.requireKnownFeatures(file.name());
-    HeaderRewrite.write(file, named(header, rebase));
   }
 
   /** The header with the new name and format, everything else as it was. */
