@@ -93,19 +93,33 @@ public final class DirtyBitmaps {
     publish();
   }
 
+  /** Reads L1 tables. */
+  @FunctionalInterface
+  public interface Tables {
+    List<long[]> read() throws IOException;
+  }
+
   /**
    * The bitmaps of an image. A directory that is damaged is no reason not to use the disk: then
-   * there are no bitmaps, the log says why, and the first change ends the truth of all of them.
+   * there are no bitmaps, the log says why, and the first change ends the truth of all of them. The
+   * same goes for bitmaps that name clusters which are something else.
+   *
+   * @param l1Tables those of the disk and of its snapshots, of an image that is written to; null
+   *     where bitmaps are only read
    */
   public static DirtyBitmaps open(
       LatchedStorage file,
       Header header,
       ReentrantLock metadata,
       Allocator allocator,
-      AutoclearBits autoclear)
+      AutoclearBits autoclear,
+      @Nullable Tables l1Tables)
       throws IOException {
     try {
       BitmapDirectory directory = BitmapDirectory.read(file, header, allocator, autoclear);
+      if (l1Tables != null && !directory.bitmaps().isEmpty()) {
+        BitmapClusters.requireTheirs(file, header, allocator, directory.bitmaps(), l1Tables.read());
+      }
       return new DirtyBitmaps(
           file, header, metadata, autoclear, directory, true, outOfDate(file.name(), header));
     } catch (CorruptImageException e) {
@@ -217,6 +231,13 @@ public final class DirtyBitmaps {
       }
     }
     return infos;
+  }
+
+  /** Throws, with the reason, if bitmaps of the file are not used because they are damaged. */
+  public void requireUndamaged() throws CorruptImageException {
+    if (leftOut != null && autoclearKept == 0) {
+      throw new CorruptImageException(leftOut);
+    }
   }
 
   /** See {@link io.qnbd.image.Bitmaps#requireAllListed}. */

@@ -36,7 +36,7 @@ final class Encryption {
     if (passphrase == null) {
       throw new IOException(
           ("%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd,"
-               + " or with --source-passphrase-file if it is a command's source")
+                  + " or with --source-passphrase-file if it is a command's source")
               .formatted(file.name(), header.encryptionName()));
     }
     return switch (header.cryptMethod()) {

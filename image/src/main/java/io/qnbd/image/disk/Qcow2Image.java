@@ -1046,6 +1046,7 @@ public final class Qcow2Image implements DiskImage {
   @Override
   public Compaction compact(ProgressListener progress) throws IOException {
     requireClustersOfOneKind("compacted");
+    bitmaps.requireUndamaged(); // a repair may save them, and this would not
     Compaction[] done = new Compaction[1];
     formatChange(() ->
         done[0] =

@@ -199,6 +199,12 @@ public final class Guard {
     return clusters.at(cluster) != null;
   }
 
+  /** Whether the cluster holds metadata of another kind. */
+  public boolean holdsOtherThan(MetadataUse use, long cluster) {
+    MetadataUse held = clusters.at(cluster);
+    return held != null && held != use;
+  }
+
   /**
    * Throws if any of the clusters hold metadata.
    *

@@ -201,8 +201,8 @@ final class BitmapChangesTest {
     file.write(block + places.tables().getFirst() / 4096 * 2, ByteBuffer.allocate(2));
     Qcow2Image image = open(file);
     IOException e = assertThrows(IOException.class, () -> image.compact(ProgressListener.NONE));
-    assertTrue(String.valueOf(e.getMessage()).contains("bitmap b refers to"), e.getMessage());
-    assertThrows(IOException.class, image::close, "nothing more is written");
+    assertTrue(String.valueOf(e.getMessage()).contains("counted as free"), e.getMessage());
+    image.close();
     assertEquals(bits(2), found(file).getFirst().bits());
   }
 

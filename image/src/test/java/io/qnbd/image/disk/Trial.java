@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.BitmapInfo;
+import io.qnbd.image.Bitmaps;
 import io.qnbd.image.CheckReport;
 import io.qnbd.image.ClusterKind;
 import io.qnbd.image.DiskImage;
@@ -306,10 +307,29 @@ final class Trial {
       return true;
     } else if (kind < 96) {
       lose(image);
+    } else if (kind < 98) {
+      changeBitmaps(image.bitmaps());
     } else if (image.tryRead(at, ByteBuffer.allocate(1)) == DiskImage.Attempt.WOULD_BLOCK) {
       image.read(at, ByteBuffer.allocate(1));
     }
     return false;
+  }
+
+  private void changeBitmaps(Bitmaps bitmaps) throws IOException {
+    List<BitmapInfo> all = bitmaps.list();
+    if (all.isEmpty() || random.chance(20)) {
+      bitmaps.add("new " + random.nextLong(), 512L << random.below(8), random.chance(50));
+      return;
+    }
+    String name = random.pick(all).name();
+    switch (random.below(6)) {
+      case 0 -> bitmaps.remove(name);
+      case 1 -> bitmaps.clear(name);
+      case 2 -> bitmaps.disable(name);
+      case 3 -> bitmaps.enable(name);
+      case 4 -> bitmaps.merge(name, random.pick(all).name());
+      default -> bitmaps.replace(name, "newer " + random.nextLong(), 512);
+    }
   }
 
   private void writeCompressed(DiskImage image, long at) throws IOException {
