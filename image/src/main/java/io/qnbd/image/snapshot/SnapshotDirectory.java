@@ -47,6 +47,11 @@ public final class SnapshotDirectory {
     return entries;
   }
 
+  /** Where the table is; meaningless without entries. */
+  HostRun place() {
+    return new HostRun(geometry.clusterOf(tableOffset), (int) geometry.clustersFor(tableBytes));
+  }
+
   /** The snapshot of that name or, where none has it, of that id; null when there is none. */
   public @Nullable SnapshotEntry find(String nameOrId) {
     ByteBuffer wanted = ByteBuffer.wrap(nameOrId.getBytes(StandardCharsets.UTF_8));

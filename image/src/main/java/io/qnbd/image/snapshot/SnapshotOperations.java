@@ -6,7 +6,6 @@ import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.HeaderLayout;
 import io.qnbd.image.format.HeaderRules;
 import io.qnbd.image.format.L1Entry;
-import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap;
@@ -70,6 +69,7 @@ public final class SnapshotOperations {
   private final SnapshotDirectory directory;
   private final DirtyBit dirtyBit;
   private final Flush flush;
+  private final TreeWalk walk;
 
   public SnapshotOperations(
       Storage file,
@@ -88,6 +88,7 @@ public final class SnapshotOperations {
     this.directory = directory;
     this.dirtyBit = dirtyBit;
     this.flush = flush;
+    this.walk = new TreeWalk(file, geometry, allocator.guard());
   }
 
   /** The snapshots as the directory has them. */
@@ -248,6 +249,15 @@ public final class SnapshotOperations {
     try {
       entry = require(snapshot);
       requireTable(entry);
+    } finally {
+      metadata.unlock();
+    }
+    if (allocator.guard().comparesCounts()) {
+      flush.flush();
+      requireLastReferences(entry);
+    }
+    metadata.lock();
+    try {
       List<SnapshotEntry> entries = new ArrayList<>(directory.entries());
       entries.remove(entry);
       dirtyBit.set();
@@ -273,6 +283,53 @@ public final class SnapshotOperations {
     }
   }
 
+  /** Nothing may be given away that the disk or another snapshot refers to as well. */
+  private void requireLastReferences(SnapshotEntry going) throws IOException {
+    List<HostRun> alsoGoing = new ArrayList<>(List.of(directory.place()));
+    if (going.l1Entries() > 0) {
+      long clusters = geometry.clustersFor(going.l1Entries() * L1Entry.BYTES);
+      alsoGoing.add(new HostRun(geometry.clusterOf(going.l1Offset()), (int) clusters));
+    }
+    new LastReferences(file, geometry, metadata, allocator, walk)
+        .require(
+            read(going.l1Offset(), (int) going.l1Entries(), "snapshot's L1 table"),
+            alsoGoing,
+            () -> tablesWithout(going));
+  }
+
+  private List<long[]> tablesWithout(SnapshotEntry going) throws IOException {
+    List<long[]> tables = new ArrayList<>();
+    metadata.lock();
+    try {
+      tables.add(read(map.l1Offset(), map.l1Entries(), "L1 table"));
+    } finally {
+      metadata.unlock();
+    }
+    List<SnapshotEntry> others = new ArrayList<>(list());
+    others.remove(going);
+    for (SnapshotEntry other : others) {
+      if (hasTable(other)) {
+        tables.add(read(other.l1Offset(), (int) other.l1Entries(), "snapshot's L1 table"));
+      }
+    }
+    return tables;
+  }
+
+  private long[] read(long at, int entries, String what) throws IOException {
+    long[] table = new long[entries];
+    TableIo.read(file, at, table, what);
+    return table;
+  }
+
+  private boolean hasTable(SnapshotEntry entry) throws IOException {
+    try {
+      requireTable(entry);
+      return true;
+    } catch (CorruptImageException _) {
+      return false; // whoever uses it is told
+    }
+  }
+
   /**
    * Throws unless all that snapshots refer to is counted as used. None may come or go meanwhile.
    */
@@ -284,7 +341,7 @@ public final class SnapshotOperations {
       for (long l1Entry : l1) {
         metadata.lock();
         try {
-          forEachReference(new long[] {l1Entry}, this::requireCounted);
+          walk.forEachReference(new long[] {l1Entry}, this::requireCounted);
         } finally {
           metadata.unlock();
         }
@@ -310,7 +367,7 @@ public final class SnapshotOperations {
     for (long l1Entry : l1) {
       metadata.lock();
       try {
-        forEachReference(new long[] {l1Entry}, allocator::release);
+        walk.forEachReference(new long[] {l1Entry}, allocator::release);
       } finally {
         metadata.unlock();
       }
@@ -364,58 +421,8 @@ public final class SnapshotOperations {
     }
   }
 
-  private interface Reference {
-    void at(long cluster) throws IOException;
-  }
-
-  /** All references below an L1 table, those to L2 tables included. The metadata lock is held. */
-  private void forEachReference(long[] l1, Reference reference) throws IOException {
-    long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
-    for (long l1Entry : l1) {
-      long table = L1Entry.tableOffset(l1Entry);
-      if (table == 0) {
-        continue;
-      }
-      requireInFile(table);
-      if (geometry.inCluster(table) != 0) {
-        throw allocator
-            .guard()
-            .found(String.format("an L1 entry is 0x%x, which names no L2 table", l1Entry));
-      }
-      TableIo.read(file, table, l2, "L2 table");
-      reference.at(geometry.clusterOf(table));
-      for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
-        referencesOf(l2[index], reference);
-      }
-    }
-  }
-
-  private void referencesOf(long entry, Reference reference) throws IOException {
-    if (L2Entry.compressed(entry)) {
-      long at = L2Entry.compressedOffset(entry, geometry.clusterBits());
-      requireInFile(at);
-      long end = at + L2Entry.compressedBytes(entry, geometry.clusterBits()) - 1;
-      for (long c = geometry.clusterOf(at); c <= geometry.clusterOf(end); c++) {
-        reference.at(c);
-      }
-    } else if (L2Entry.hostOffset(entry) != 0) {
-      requireInFile(L2Entry.hostOffset(entry));
-      reference.at(geometry.clusterOf(L2Entry.hostOffset(entry)));
-    }
-  }
-
-  private void requireInFile(long hostOffset) throws IOException {
-    if (hostOffset >= file.length()) {
-      throw allocator
-          .guard()
-          .found(
-              String.format(
-                  "a table refers to 0x%x, past the end of the file; run a check", hostOffset));
-    }
-  }
-
   private void requireRoomForReferences(long[] l1) throws IOException {
-    forEachReference(
+    walk.forEachReference(
         l1,
         cluster -> {
           if (!allocator.canAddReference(cluster)) {
@@ -440,7 +447,7 @@ public final class SnapshotOperations {
   private void addReferences(long[] l1) throws IOException {
     long[] added = new long[1];
     try {
-      forEachReference(
+      walk.forEachReference(
           l1,
           cluster -> {
             if (!allocator.canAddReference(cluster)) {
@@ -450,7 +457,7 @@ public final class SnapshotOperations {
             added[0]++;
           });
     } catch (UnsupportedImageException e) {
-      forEachReference(
+      walk.forEachReference(
           l1,
           cluster -> {
             if (added[0]-- > 0) {

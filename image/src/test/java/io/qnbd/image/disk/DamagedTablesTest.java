@@ -91,10 +91,13 @@ final class DamagedTablesTest {
       return longAt(tableAt());
     }
 
+    long snapshotsEntryAt(int guestCluster) {
+      return (longAt(longAt(longAt(SNAPSHOTS_OFFSET_AT))) & OFFSET_MASK) + 8L * guestCluster;
+    }
+
     /** Where the first snapshot has the data of a guest cluster. */
     long snapshotsCluster(int guestCluster) {
-      long table = longAt(longAt(longAt(SNAPSHOTS_OFFSET_AT))) & OFFSET_MASK;
-      return longAt(table + 8L * guestCluster) & OFFSET_MASK;
+      return longAt(snapshotsEntryAt(guestCluster)) & OFFSET_MASK;
     }
 
     void setRefcount(long offset, int count) throws IOException {
@@ -380,6 +383,50 @@ final class DamagedTablesTest {
     assertTrue(sentence.contains(damaged.sentence), sentence);
     assertThrows(IOException.class, image::close);
     assertSame(before, readable(victim.file));
+  }
+
+  static Stream<Case> deletions() {
+    return Stream.of(
+        new Case(
+            "a snapshot names the disk's data",
+            "counted as if a snapshot alone",
+            v -> v.set(v.snapshotsEntryAt(5), v.longAt(v.entryAt(0)) & OFFSET_MASK),
+            image -> image.snapshots().delete("before")),
+        new Case(
+            "a snapshot names what it shares, twice",
+            "counted as if a snapshot alone",
+            v -> v.set(v.snapshotsEntryAt(5), v.longAt(v.snapshotsEntryAt(6)) & OFFSET_MASK),
+            image -> image.snapshots().delete("before")),
+        new Case(
+            "a snapshot names the disk's L2 table",
+            "counted as if a snapshot alone",
+            v -> v.set(v.snapshotsEntryAt(5), v.l2At()),
+            image -> image.snapshots().delete("before")),
+        new Case(
+            "the disk names a snapshot's L1 table",
+            "counted as if a snapshot alone",
+            v -> v.set(v.entryAt(20), v.longAt(v.longAt(SNAPSHOTS_OFFSET_AT)) | COPIED),
+            image -> image.snapshots().delete("before")),
+        new Case(
+            "the disk names the snapshot table",
+            "counted as if a snapshot alone",
+            v -> v.set(v.entryAt(20), v.longAt(SNAPSHOTS_OFFSET_AT) | COPIED),
+            image -> image.snapshots().delete("before")));
+  }
+
+  @ParameterizedTest
+  @MethodSource("deletions")
+  void deletingASnapshotGivesNothingAwayThatIsInUse(Case damaged) throws IOException {
+    Victim victim = new Victim(3, true);
+    damaged.damage.on(victim);
+    List<byte[]> before = readable(victim.file);
+    byte[] bytes = victim.file.bytes(0, (int) victim.file.length());
+    DiskImage image = open(victim.file, OpenOptions.DEFAULT);
+    String sentence = refusal(() -> damaged.action.on(image));
+    assertTrue(sentence.contains(damaged.sentence), sentence);
+    assertThrows(IOException.class, image::close);
+    assertSame(before, readable(victim.file));
+    assertOnlyMarked(bytes, victim.file);
   }
 
   @Test

@@ -20,6 +20,7 @@ import io.qnbd.image.ZeroMode;
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.check.Inspector;
 import io.qnbd.image.check.LayoutWalk;
+import io.qnbd.image.check.Rebuild;
 import io.qnbd.image.check.Repair;
 import io.qnbd.image.io.MemoryStorage;
 import io.qnbd.image.random.SeededRandom;
@@ -39,6 +40,7 @@ import org.jspecify.annotations.Nullable;
  */
 final class Trial {
   private static final int REPAIRED_PERCENT = 15;
+  private static final int REVERTED_PERCENT = 10;
 
   /** Only the beginning of a disk is looked at that damage has made a long one. */
   private static final int UNITS_MAX = 1 << 8;
@@ -84,6 +86,9 @@ final class Trial {
     if (random.chance(REPAIRED_PERCENT)) {
       repair(readable);
     }
+    if (random.chance(REVERTED_PERCENT)) {
+      revert(before != null && before.corruptions() == 0);
+    }
     List<byte[]> snapshot = readSnapshot();
     boolean deleted = use();
     CheckReport after = check(mutant);
@@ -123,6 +128,30 @@ final class Trial {
       assertSentence(e);
     }
     assertKept(readable, read(copy, null), all(readable.size()));
+  }
+
+  /** As {@link ImageFiles#applySnapshot} does it: the disk is what the snapshot was. */
+  private void revert(boolean sound) {
+    String name = firstSnapshot();
+    if (name == null) {
+      return;
+    }
+    MemoryStorage copy = mutant.copy();
+    List<byte[]> said = read(copy, name);
+    try {
+      try (DiskImage image = Specimen.open(copy, data, base, options)) {
+        List<String> _ = ((Qcow2Image) image).revertTo(name);
+      }
+      Rebuild.rebuild(copy, ProgressListener.NONE);
+    } catch (IOException e) {
+      assertSentence(e);
+      return;
+    }
+    CheckReport after = check(copy);
+    if (sound) {
+      assertTrue(after != null && after.corruptions() == 0, "a sound image, after a revert");
+      assertKept(said, read(copy, null), all(said.size()));
+    }
   }
 
   private static void assertSentence(IOException e) {
@@ -234,16 +263,21 @@ final class Trial {
   }
 
   private List<byte[]> readSnapshot() {
+    String name = firstSnapshot();
+    return name == null ? List.of() : read(mutant, name);
+  }
+
+  private @Nullable String firstSnapshot() {
     try {
       ImageReport report = Inspector.inspect(Path.of("mutant"), mutant, null, 0);
       ImageReport.Qcow2Details details = report.qcow2();
       if (details != null && !details.snapshots().isEmpty()) {
-        return read(mutant, details.snapshots().getFirst().name());
+        return details.snapshots().getFirst().name();
       }
     } catch (IOException e) {
       assertSentence(e);
     }
-    return List.of();
+    return null;
   }
 
   /** Lets a guest and an operator loose; returns whether snapshots were changed. */

@@ -1,0 +1,104 @@
+package io.qnbd.image.snapshot;
+
+import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.L1Entry;
+import io.qnbd.image.format.L2Entry;
+import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.Guard;
+import io.qnbd.image.metadata.TableIo;
+import java.io.IOException;
+import java.util.Set;
+
+/**
+ * Walks through all that an L1 table refers to in the file, L2 tables included.
+ *
+ * <p>Owner: the image's metadata lock.
+ */
+final class TreeWalk {
+  private final Storage file;
+  private final Geometry geometry;
+  private final Guard guard;
+
+  TreeWalk(Storage file, Geometry geometry, Guard guard) {
+    this.file = file;
+    this.geometry = geometry;
+    this.guard = guard;
+  }
+
+  /** What a reference is told to. */
+  @FunctionalInterface
+  interface Reference {
+    void at(long cluster) throws IOException;
+  }
+
+  /** Tells of every reference; one that can't be makes the image a corrupt one. */
+  void forEachReference(long[] l1, Reference reference) throws IOException {
+    long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
+    for (long l1Entry : l1) {
+      long table = L1Entry.tableOffset(l1Entry);
+      if (table == 0) {
+        continue;
+      }
+      requireInFile(table);
+      if (geometry.inCluster(table) != 0) {
+        throw guard.found(String.format("an L1 entry is 0x%x, which names no L2 table", l1Entry));
+      }
+      TableIo.read(file, table, l2, "L2 table");
+      reference.at(geometry.clusterOf(table));
+      for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
+        referencesOf(l2[index], reference, true);
+      }
+    }
+  }
+
+  /**
+   * Tells of every reference once at least, and leaves out what can't be.
+   *
+   * @param seen L2 tables that were walked through before; gets those of this L1 table
+   */
+  void forEachPlausible(long[] l1, Set<Long> seen, Reference reference) throws IOException {
+    long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
+    for (long l1Entry : l1) {
+      long table = L1Entry.tableOffset(l1Entry);
+      boolean plausible =
+          table != 0
+              && geometry.inCluster(table) == 0
+              && table <= file.length() - geometry.clusterBytes();
+      if (plausible && seen.add(table)) {
+        TableIo.read(file, table, l2, "L2 table");
+        reference.at(geometry.clusterOf(table));
+        for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
+          referencesOf(l2[index], reference, false);
+        }
+      }
+    }
+  }
+
+  private void referencesOf(long entry, Reference reference, boolean strict) throws IOException {
+    long at;
+    long bytes;
+    if (L2Entry.compressed(entry)) {
+      at = L2Entry.compressedOffset(entry, geometry.clusterBits());
+      bytes = L2Entry.compressedBytes(entry, geometry.clusterBits());
+    } else {
+      at = L2Entry.hostOffset(entry);
+      bytes = at == 0 ? 0 : 1;
+    }
+    if (strict && bytes > 0) {
+      requireInFile(at);
+    }
+    for (long c = geometry.clusterOf(at);
+        bytes > 0 && c <= geometry.clusterOf(at + bytes - 1);
+        c++) {
+      reference.at(c);
+    }
+  }
+
+  private void requireInFile(long hostOffset) throws IOException {
+    if (hostOffset >= file.length()) {
+      throw guard.found(
+          String.format(
+              "a table refers to 0x%x, past the end of the file; run a check", hostOffset));
+    }
+  }
+}
