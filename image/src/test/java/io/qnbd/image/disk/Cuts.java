@@ -47,6 +47,7 @@ final class Cuts {
   private final Supplier<SnapshotBook.State> snapshots;
   private final List<Cut> cuts = new ArrayList<>();
   private GuestModel.@Nullable Allowed otherDisk;
+  private Check otherCheck = (_, _) -> {};
 
   /** What the raw image held when the run began, if a cut came before it. */
   private byte @Nullable [] rawBefore;
@@ -67,6 +68,22 @@ final class Cuts {
     this.snapshots = snapshots;
     this.bytesMin = model.bytes();
     this.bytesMax = model.bytes();
+  }
+
+  /** Something else that must be so after a cut. */
+  @FunctionalInterface
+  interface Check {
+    /**
+     * Throws if it is not.
+     *
+     * @param disk what it holds
+     */
+    void on(RawQcow2 found, byte[] disk);
+  }
+
+  /** What is found after a cut, taken at any time, is checked by this as well. */
+  synchronized void alsoCheck(Check check) {
+    otherCheck = check;
   }
 
   /** From now on the disk may hold this instead of what the model says; null for no longer. */
@@ -153,6 +170,7 @@ final class Cuts {
     if (raw != null) {
       requireAllowed(cut.disks(), settled(raw.bytes(0, model.bytes()), disk));
     }
+    otherCheck.on(found, disk);
     SnapshotBook.State snapshots = cut.snapshots().check(found, guest.engine.base());
     useAgain(engine, cut.file(), disk, findings.leaks(), snapshots);
   }
