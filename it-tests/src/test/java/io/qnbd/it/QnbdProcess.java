@@ -136,8 +136,13 @@ public final class QnbdProcess implements AutoCloseable {
 
   /** Like {@link #stop()} with TERM or INT. */
   public void stop(String signal) {
+    stop(signal, 0);
+  }
+
+  /** The same where the exit code is to say that something could not be closed as it should. */
+  public void stop(String signal, int exit) {
     running.signal(signal);
-    Shell.Result result = running.await(STOP_MAX).mustExit(0);
+    Shell.Result result = running.await(STOP_MAX).mustExit(exit);
     if (result.err().contains("Exception") || result.err().contains("\tat ")) {
       throw new AssertionError("a stack trace on standard error\n" + result);
     }

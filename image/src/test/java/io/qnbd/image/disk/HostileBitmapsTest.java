@@ -218,7 +218,7 @@ final class HostileBitmapsTest {
       }
       case MERGE -> image.bitmaps().merge("hostile", "other");
       case REPLACE -> image.bitmaps().replace("hostile", "new", 0);
-      case GROW -> image.resize(DISK + (256 << 20));
+      case GROW -> image.resize(DISK + (8 << 20));
       case SHRINK -> ((Qcow2Image) image).shrink(DISK / 4);
     }
   }
