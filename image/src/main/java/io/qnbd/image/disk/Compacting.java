@@ -3,6 +3,7 @@ package io.qnbd.image.disk;
 import io.qnbd.image.Compaction;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.Header;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.io.RangeLock;
 import io.qnbd.image.mapping.ClusterMap;
@@ -259,19 +260,23 @@ final class Compacting {
     }
   }
 
-  /** Holes stay holes. */
+  /**
+   * Holes stay holes; but what is encrypted by its place in the file is so by its new place, and
+   * then a hole is no zeroes. Subclusters that the guest has not got are copied with the others.
+   */
   private void copy(long from, HostRun run) throws IOException {
     Geometry geometry = layers.geometry();
     long to = geometry.offsetOf(run.first());
     int bytes = (int) geometry.offsetOf(run.count());
-    if (layers.file().isHole(from, bytes)) {
+    boolean plain = layers.cryptMethod() == Header.CRYPT_NONE;
+    if (plain && layers.file().isHole(from, bytes)) {
       layers.file().punchHole(to, bytes);
       return;
     }
     ByteBuffer buffer = layers.scratch().assembled().limit(bytes);
-    layers.file().read(from, buffer);
+    layers.data().read(from, buffer);
     Zeroes.fill(buffer, buffer.remaining()); // the file may end inside its last cluster
-    layers.file().write(to, buffer.flip());
+    layers.data().write(to, buffer.flip());
   }
 
   // ---- other metadata

@@ -975,7 +975,7 @@ public final class Qcow2Image implements DiskImage {
 
   /** Makes the disk smaller; what lies behind its new end is lost. The image must be at rest. */
   void shrink(long bytes) throws IOException {
-    requireClustersOfOneKind("made smaller");
+    requireDataHere("made smaller");
     shrinking.check(bytes);
     bitmapOperations.requireResizable(bytes);
     formatChange(() -> {
@@ -1021,23 +1021,12 @@ public final class Qcow2Image implements DiskImage {
         .run(geometry.clusterOf(offset), geometry.clustersFor(offset + bytes), how, progress);
   }
 
-  /**
-   * Moving clusters and dropping whole tables takes them as they are: an encrypted cluster can't be
-   * read at another place, and an entry with subclusters is more than an offset.
-   */
-  private void requireClustersOfOneKind(String what) throws UnsupportedImageException {
-    String reason = null;
+  /** The place of data in another file is where it is on the disk, and nobody can move it. */
+  private void requireDataHere(String what) throws UnsupportedImageException {
     if (layers.dataFile() != null) {
-      reason = "has an external data file";
-    } else if (layers.cryptMethod() != 0) {
-      reason = "is encrypted";
-    } else if (layers.map().subclusters() != null) {
-      reason = "has extended L2 entries";
-    }
-    if (reason != null) {
       throw new UnsupportedImageException(
-          "%s: %s and can't be %s; qnbd convert makes a copy"
-              .formatted(layers.file().name(), reason, what));
+          "%s: has an external data file and can't be %s; qnbd convert makes a copy"
+              .formatted(layers.file().name(), what));
     }
   }
 
@@ -1045,7 +1034,7 @@ public final class Qcow2Image implements DiskImage {
 
   @Override
   public Compaction compact(ProgressListener progress) throws IOException {
-    requireClustersOfOneKind("compacted");
+    requireDataHere("compacted");
     bitmaps.requireUndamaged(); // a repair may save them, and this would not
     Compaction[] done = new Compaction[1];
     formatChange(() ->

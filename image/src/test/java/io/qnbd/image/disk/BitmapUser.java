@@ -117,7 +117,7 @@ final class BitmapUser {
 
   /** Clusters that can be moved, tables that can be dropped. */
   private boolean plain() {
-    return shape.place() == ImageShape.Place.HERE && !shape.extendedL2();
+    return !shape.hasDataFile();
   }
 
   /** The disk shrinks, and bitmaps with it; or grows. */

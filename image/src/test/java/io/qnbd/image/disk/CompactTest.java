@@ -7,6 +7,7 @@ import io.qnbd.image.Compaction;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.MemoryStorage;
@@ -37,6 +38,7 @@ final class CompactTest {
   static Stream<ImageShape> shapes() {
     ImageShape tiny = ImageShape.of(3, 512, 16, 192 * KIB);
     ImageShape usual = ImageShape.of(3, 4096, 16, 768 * KIB + 1536);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, 768 * KIB).withExtendedL2();
     return Stream.of(
         tiny,
         tiny.withBatches(0, 0),
@@ -50,6 +52,11 @@ final class CompactTest {
         usual,
         usual.with(Preparation.PREALLOCATED).withSnapshots(1),
         usual.with(Backing.QCOW2).withBatches(2, 2),
+        usual.with(Place.LUKS),
+        usual.with(Place.LUKS).with(Preparation.PREALLOCATED).withSnapshots(1).withBatches(3, 1),
+        subclusters,
+        subclusters.withBatches(2, 1).withSnapshots(1),
+        subclusters.with(Backing.RAW_SHORTER),
         ImageShape.of(2, 4096, 16, 512 * KIB).with(Backing.RAW_SHORTER));
   }
 
@@ -83,7 +90,7 @@ final class CompactTest {
       cuts.take(storage);
     }
     cuts.verifyAll();
-    RawQcow2 left = new RawQcow2(storage.contents());
+    RawQcow2 left = guest.engine.oracle(storage.contents());
     assertTrue(left.check().clean(), left.check()::toString);
     GuestModel.assertSame(
         model.latest(0, model.bytes()), left.disk(guest.engine.base()), "disk at rest");
@@ -130,11 +137,13 @@ final class CompactTest {
           ImageShape shape =
               ImageShape.of(3, 4096, 16, 1024 * KIB)
                   .withBatches(random.below(20), random.below(20))
-                  .with(random.chance(50) ? Preparation.PREALLOCATED : Preparation.EMPTY);
+                  .with(random.chance(50) ? Preparation.PREALLOCATED : Preparation.EMPTY)
+                  .with(random.chance(30) ? Place.LUKS : Place.HERE);
           MemoryStorage file = shape.make(new byte[0]);
           byte[] disk = new byte[shape.diskBytes()];
           AtomicBoolean over = new AtomicBoolean();
-          try (DiskImage image = new Engine(shape, random).open(file);
+          Engine engine = new Engine(shape, random);
+          try (DiskImage image = engine.open(file);
               ExecutorService pool = Executors.newFixedThreadPool(threads)) {
             List<CompletableFuture<Void>> guests = new ArrayList<>();
             for (int thread = 0; thread < threads; thread++) {
@@ -158,7 +167,7 @@ final class CompactTest {
             }
             image.compact(ProgressListener.NONE);
           }
-          RawQcow2 left = new RawQcow2(file);
+          RawQcow2 left = engine.oracle(file);
           assertTrue(left.check().clean(), left.check()::toString);
           GuestModel.assertSame(disk, left.disk(null), "disk");
         });

@@ -9,6 +9,7 @@ import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.MemoryStorage;
@@ -32,6 +33,7 @@ final class ShrinkTest {
   static Stream<ImageShape> shapes() {
     ImageShape tiny = ImageShape.of(3, 512, 16, 160 * KIB);
     ImageShape usual = ImageShape.of(3, 4096, 16, 512 * KIB + 1536);
+    ImageShape subclusters = ImageShape.of(3, 16384, 16, 512 * KIB).withExtendedL2();
     return Stream.of(
         tiny,
         tiny.withBatches(0, 0),
@@ -42,7 +44,10 @@ final class ShrinkTest {
         ImageShape.of(3, 512, 64, 256 * KIB).withBatches(6, 16),
         ImageShape.of(2, 512, 16, 96 * KIB),
         usual.with(Preparation.PREALLOCATED).withSnapshots(1),
-        usual.with(Backing.QCOW2));
+        usual.with(Backing.QCOW2),
+        usual.with(Place.LUKS).withSnapshots(1),
+        subclusters.withSnapshots(1),
+        subclusters.withBatches(1, 1).with(Backing.RAW_LONGER));
   }
 
   @ParameterizedTest
@@ -84,7 +89,7 @@ final class ShrinkTest {
       cuts.take(storage);
     }
     cuts.verifyAll();
-    RawQcow2 left = new RawQcow2(storage.contents());
+    RawQcow2 left = guest.engine.oracle(storage.contents());
     assertTrue(left.check().clean(), left.check()::toString);
     guest.checkSnapshots(left);
   }
