@@ -8,9 +8,19 @@ import org.jspecify.annotations.Nullable;
  * @param version of the format, 2 or 3
  * @param lazyRefcounts whether a writer may put off reference counts; version 3 only
  * @param refcountBits how wide a reference count is: a power of two, 1 to 64; 16 in version 2
+ * @param keys which passphrase comes or goes
  */
 public record AmendOptions(
-    @Nullable Integer version, @Nullable Boolean lazyRefcounts, @Nullable Integer refcountBits) {
+    @Nullable Integer version,
+    @Nullable Boolean lazyRefcounts,
+    @Nullable Integer refcountBits,
+    @Nullable KeyChange keys) {
+  /** A change of the format alone. */
+  public AmendOptions(
+      @Nullable Integer version, @Nullable Boolean lazyRefcounts, @Nullable Integer refcountBits) {
+    this(version, lazyRefcounts, refcountBits, null);
+  }
+
   public AmendOptions {
     if (version != null && version != 2 && version != 3) {
       throw new IllegalArgumentException("version is " + version + ", expected 2 or 3");

@@ -391,4 +391,73 @@ final class EncryptionIT {
           .mustExit(0);
     }
   }
+
+  @Test
+  void passphrasesComeAndGoAndQemuAgrees() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      place.qemuIo(image, "write -P 0x11 0 300k");
+      Path first = place.key();
+      Path second = Files.writeString(place.images().path("key2"), "another one");
+      Path third = Files.writeString(place.images().path("key3"), "by QEMU");
+      amend(
+              "-o encrypt.state=active,encrypt.iter-time=20 --new-passphrase-file " + second,
+              first,
+              image)
+          .mustExit(0);
+      new Place(place.images(), second).qemuIo(image, "read -P 0x11 0 300k");
+      place.qemuIo(image, "read -P 0x11 0 300k", "write -P 0x22 5M 1M");
+      Shell.check(
+          "qemu-img",
+          "amend",
+          "--object",
+          "secret,id=s,file=" + second,
+          "--object",
+          "secret,id=n,file=" + third,
+          "--image-opts",
+          place.opened(image, "luks"),
+          "-o",
+          "encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=20");
+      Place byThird = new Place(place.images(), third);
+      try (QnbdProcess qnbd = byThird.serve(image.toString())) {
+        overNbd(qnbd, "read -P 0x11 0 300k", "read -P 0x22 5M 1M");
+        qnbd.stop();
+      }
+      BadInputIT.assertRefused(
+          amend("-o encrypt.state=inactive --old-passphrase-file " + first, first, image),
+          1,
+          "--force");
+      amend("-o encrypt.state=inactive --old-passphrase-file " + first, second, image).mustExit(0);
+      amend("-o encrypt.state=inactive,encrypt.keyslot=1", third, image).mustExit(0);
+      byThird.qemuIo(image, "read -P 0x11 0 300k", "read -P 0x22 5M 1M");
+      byThird.mustBeClean(image);
+      for (Path gone : List.of(first, second)) {
+        Shell.Result refused =
+            Shell.run(
+                "qemu-io",
+                "--object",
+                "secret,id=s,file=" + gone,
+                "-c",
+                "read 0 512",
+                "--image-opts",
+                place.opened(image, "luks"));
+        assertTrue(refused.toString().contains("Invalid password"), refused::toString);
+      }
+      BadInputIT.assertRefused(
+          amend("-o encrypt.state=inactive,encrypt.keyslot=2", third, image), 1, "--force");
+      BadInputIT.assertRefused(
+          amend("-o encrypt.state=active", third, image), 64, "--new-passphrase-file");
+      BadInputIT.assertRefused(
+          amend("-o encrypt.state=active --new-passphrase-file " + first, second, image),
+          1,
+          "passphrase is wrong");
+    }
+  }
+
+  private static Shell.Result amend(String options, Path key, Path image) {
+    List<String> line = new ArrayList<>(List.of("amend", "--passphrase-file", key.toString()));
+    line.addAll(List.of(options.split(" ")));
+    line.add(image.toString());
+    return QnbdProcess.run(line.toArray(String[]::new));
+  }
 }

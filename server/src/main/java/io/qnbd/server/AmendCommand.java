@@ -18,7 +18,7 @@ import picocli.CommandLine.Parameters;
 /** {@code qnbd amend}. */
 @Command(
     name = "amend",
-    header = "Change the format of a qcow2 image: its version, its reference counts.",
+    header = "Change a qcow2 image's version, reference counts or passphrases.",
     synopsisHeading = "%nUsage: ",
     description = {
       "Changes properties that 'qnbd create' gave an image that nobody has open. The disk reads as"
@@ -26,8 +26,9 @@ import picocli.CommandLine.Parameters;
           + " the same command then does the rest.",
       "",
       "compat is 0.10 or 1.1, lazy_refcounts on or off, refcount_bits a power of two from 1 to 64."
-          + " backing_file and backing_fmt change the name alone, as 'rebase -u' does. Everything"
-          + " else can't be changed in place: convert the image."
+          + " backing_file and backing_fmt change the name alone, as 'rebase -u' does."
+          + " encrypt.state=active adds a passphrase to a LUKS image, encrypt.state=inactive"
+          + " removes one. Everything else can't be changed in place: convert the image."
     },
     descriptionHeading = "%n",
     parameterListHeading = "%nArguments:%n",
@@ -42,7 +43,11 @@ import picocli.CommandLine.Parameters;
     footer = {
       "  qnbd amend -o compat=1.1 old.qcow2",
       "  qnbd amend -o compat=1.1,lazy_refcounts=on old.qcow2",
-      "  qnbd amend -o refcount_bits=64 disk.qcow2"
+      "  qnbd amend -o refcount_bits=64 disk.qcow2",
+      "  qnbd amend -o encrypt.state=active --passphrase-file key --new-passphrase-file key2"
+          + " disk.qcow2",
+      "  qnbd amend -o encrypt.state=inactive --passphrase-file key2 --old-passphrase-file key"
+          + " disk.qcow2"
     })
 final class AmendCommand implements Callable<Integer> {
   private final Terminal terminal;
@@ -59,6 +64,16 @@ final class AmendCommand implements Callable<Integer> {
 
   @Mixin private ChangingOptions changing = new ChangingOptions();
 
+  @Mixin private PassphraseOptions.OfSlots slots = new PassphraseOptions.OfSlots();
+
+  @Option(
+      names = "--force",
+      description = {
+        "Remove a passphrase also if the one that opens the image now does not open it afterwards."
+            + " Without any passphrase its data is lost."
+      })
+  private boolean force;
+
   @Option(names = "--json", description = "Print a JSON object that describes the image, as info.")
   private boolean json;
 
@@ -70,7 +85,7 @@ final class AmendCommand implements Callable<Integer> {
   public Integer call() throws IOException {
     CreateSettings settings = new CreateSettings();
     properties.forEach(settings::addList);
-    AmendOptions amend = settings.toAmendment();
+    AmendOptions amend = settings.toAmendment(slots.readNew(), slots.readOld(), force);
     @Nullable RebaseOptions backing = settings.toBackingName();
     OpenOptions options = changing.open();
     try (ProgressLine progress = new ProgressLine(terminal, path)) {

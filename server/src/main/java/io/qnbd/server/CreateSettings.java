@@ -4,6 +4,7 @@ import io.qnbd.image.AmendOptions;
 import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.KeyChange;
 import io.qnbd.image.Passphrase;
 import io.qnbd.image.Preallocation;
 import io.qnbd.image.RebaseOptions;
@@ -35,6 +36,8 @@ final class CreateSettings {
   private static final String DATA_FILE_RAW = "data_file_raw";
   private static final String ENCRYPT_FORMAT = "encrypt.format";
   private static final String ENCRYPT_ITER_TIME = "encrypt.iter-time";
+  private static final String ENCRYPT_STATE = "encrypt.state";
+  private static final String ENCRYPT_KEYSLOT = "encrypt.keyslot";
 
   private static final List<String> NAMES =
       List.of(
@@ -51,11 +54,21 @@ final class CreateSettings {
           DATA_FILE,
           DATA_FILE_RAW,
           ENCRYPT_FORMAT,
-          ENCRYPT_ITER_TIME);
+          ENCRYPT_ITER_TIME,
+          ENCRYPT_STATE,
+          ENCRYPT_KEYSLOT);
 
   /** What {@code amend} changes. */
   private static final List<String> AMENDABLE =
-      List.of(COMPAT, LAZY_REFCOUNTS, REFCOUNT_BITS, BACKING_FILE, BACKING_FORMAT);
+      List.of(
+          COMPAT,
+          LAZY_REFCOUNTS,
+          REFCOUNT_BITS,
+          BACKING_FILE,
+          BACKING_FORMAT,
+          ENCRYPT_STATE,
+          ENCRYPT_KEYSLOT,
+          ENCRYPT_ITER_TIME);
 
   private static final int CLUSTER_BYTES_MIN = 512;
   private static final int CLUSTER_BYTES_MAX = 2 << 20;
@@ -96,6 +109,11 @@ final class CreateSettings {
    */
   CreateOptions toOptions(
       ImageFormat format, @Nullable Long typedBytes, @Nullable Passphrase passphrase) {
+    for (String name : List.of(ENCRYPT_STATE, ENCRYPT_KEYSLOT)) {
+      if (given.containsKey(name)) {
+        throw new UsageException(name + " is for 'qnbd amend', which changes key slots");
+      }
+    }
     @Nullable Long virtualBytes = virtualBytes(typedBytes);
     @Nullable Path backing = path(BACKING_FILE);
     @Nullable ImageFormat backingFormat = backingFormat();
@@ -134,8 +152,14 @@ final class CreateSettings {
         encryption(passphrase));
   }
 
-  /** What of an image that is there is to change; refuses what can't be. */
-  AmendOptions toAmendment() {
+  /**
+   * What of an image that is there is to change; refuses what can't be.
+   *
+   * @param added the passphrase that is to come, or null
+   * @param removed the one that is to go, or null
+   */
+  AmendOptions toAmendment(
+      @Nullable Passphrase added, @Nullable Passphrase removed, boolean force) {
     for (String name : given.keySet()) {
       if (name.equals(SIZE)) {
         throw new UsageException("the size is changed by 'qnbd resize'");
@@ -147,7 +171,61 @@ final class CreateSettings {
     return new AmendOptions(
         given.containsKey(COMPAT) ? version() : null,
         given.containsKey(LAZY_REFCOUNTS) ? onOff(LAZY_REFCOUNTS) : null,
-        given.containsKey(REFCOUNT_BITS) ? refcountBits() : null);
+        given.containsKey(REFCOUNT_BITS) ? refcountBits() : null,
+        keyChange(added, removed, force));
+  }
+
+  private @Nullable KeyChange keyChange(
+      @Nullable Passphrase added, @Nullable Passphrase removed, boolean force) {
+    String state = given.get(ENCRYPT_STATE);
+    if (state == null) {
+      if (added != null || removed != null || force || given.containsKey(ENCRYPT_KEYSLOT)) {
+        throw new UsageException(
+            "say what becomes of the key slot: -o encrypt.state=active or inactive");
+      }
+      return null;
+    }
+    return switch (state) {
+      case "active" -> keyAdded(added, removed != null || force);
+      case "inactive" -> keyRemoved(added, removed, force);
+      default ->
+          throw new UsageException("encrypt.state is '" + state + "', expected active or inactive");
+    };
+  }
+
+  private KeyChange keyAdded(@Nullable Passphrase added, boolean more) {
+    if (added == null || more) {
+      throw new UsageException(
+          "encrypt.state=active takes a --new-passphrase-file (or -fd), and no old one");
+    }
+    int millis = iterMillis();
+    if (millis < 1 || millis > KeyChange.ITER_MILLIS_MAX) {
+      throw new UsageException(
+          "encrypt.iter-time is %d, expected milliseconds, 1 to %d"
+              .formatted(millis, KeyChange.ITER_MILLIS_MAX));
+    }
+    return new KeyChange.Add(added, keyslot(), millis);
+  }
+
+  private KeyChange keyRemoved(
+      @Nullable Passphrase added, @Nullable Passphrase removed, boolean force) {
+    @Nullable Integer slot = keyslot();
+    if (added != null || (removed == null) == (slot == null)) {
+      throw new UsageException(
+          "encrypt.state=inactive takes an encrypt.keyslot or an --old-passphrase-file");
+    }
+    return new KeyChange.Remove(removed, slot, force);
+  }
+
+  private @Nullable Integer keyslot() {
+    String text = given.get(ENCRYPT_KEYSLOT);
+    if (text == null) {
+      return null;
+    }
+    if (!text.matches("[0-7]")) {
+      throw new UsageException("encrypt.keyslot is '" + text + "', expected 0 to 7");
+    }
+    return Integer.valueOf(text);
   }
 
   /** The backing file that an image is to name, null if that stays as it is. */
@@ -182,15 +260,20 @@ final class CreateSettings {
       throw new UsageException(
           "an encrypted image needs a passphrase: --passphrase-file or --passphrase-fd");
     }
+    return new CreateOptions.Encryption(passphrase, iterMillis());
+  }
+
+  /** Who makes a passphrase from it knows the bounds. */
+  private int iterMillis() {
     String time = given.get(ENCRYPT_ITER_TIME);
     if (time == null) {
-      return new CreateOptions.Encryption(passphrase, CreateOptions.ITER_MILLIS_DEFAULT);
+      return CreateOptions.ITER_MILLIS_DEFAULT;
     }
     if (!time.matches("[0-9]{1,5}")) {
       throw new UsageException(
           "encrypt.iter-time is '" + time + "', expected milliseconds, 1 to 10000");
     }
-    return new CreateOptions.Encryption(passphrase, Integer.parseInt(time));
+    return Integer.parseInt(time);
   }
 
   private @Nullable Long virtualBytes(@Nullable Long typed) {

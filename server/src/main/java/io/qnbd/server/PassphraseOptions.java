@@ -53,6 +53,45 @@ final class PassphraseOptions {
     }
   }
 
+  /** The passphrases that {@code amend} adds and removes. */
+  static final class OfSlots {
+    @Option(
+        names = "--new-passphrase-file",
+        paramLabel = "PATH",
+        description = "With encrypt.state=active: the passphrase that is to open the image too.")
+    private @Nullable Path newFile;
+
+    @Option(
+        names = "--new-passphrase-fd",
+        paramLabel = "N",
+        description = "The same from this open file descriptor.")
+    private @Nullable Integer newDescriptor;
+
+    @Option(
+        names = "--old-passphrase-file",
+        paramLabel = "PATH",
+        description = {
+          "With encrypt.state=inactive: the passphrase that is to open the image no more."
+        })
+    private @Nullable Path oldFile;
+
+    @Option(
+        names = "--old-passphrase-fd",
+        paramLabel = "N",
+        description = "The same from this open file descriptor.")
+    private @Nullable Integer oldDescriptor;
+
+    /** The one that comes, or null when none was given. */
+    @Nullable Passphrase readNew() throws IOException {
+      return read("--new-passphrase", newFile, newDescriptor);
+    }
+
+    /** The one that goes, or null when none was given. */
+    @Nullable Passphrase readOld() throws IOException {
+      return read("--old-passphrase", oldFile, oldDescriptor);
+    }
+  }
+
   private static @Nullable Passphrase read(
       String option, @Nullable Path file, @Nullable Integer descriptor) throws IOException {
     if (file != null && descriptor != null) {

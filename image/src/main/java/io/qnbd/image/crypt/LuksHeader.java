@@ -9,6 +9,7 @@ import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Set;
 
 /**
  * A LUKS header of version 1 (LUKS On-Disk Format Specification 1.2.3), big-endian, and behind it
@@ -84,9 +85,19 @@ public final class LuksHeader {
   private final byte[] digestSalt;
   private final long digestIterations;
   private final List<Slot> slots;
+  private final ByteBuffer bytes;
+  private final long areaBytes;
 
-  private LuksHeader(String fileName, CipherSpec cipher, Hash hash, ByteBuffer in, List<Slot> slots)
+  private LuksHeader(
+      String fileName,
+      CipherSpec cipher,
+      Hash hash,
+      ByteBuffer in,
+      long areaBytes,
+      List<Slot> slots)
       throws CorruptImageException {
+    this.bytes = ByteBuffer.wrap(bytes(in, 0, BYTES));
+    this.areaBytes = areaBytes;
     this.fileName = fileName;
     this.cipher = cipher;
     this.hash = hash;
@@ -139,7 +150,7 @@ public final class LuksHeader {
         slots.add(slot(fileName, slot, index, cipher.keyBytes(), areaBytes));
       }
     }
-    return new LuksHeader(fileName, cipher, hash, in, slots);
+    return new LuksHeader(fileName, cipher, hash, in, areaBytes, slots);
   }
 
   private static boolean used(String fileName, ByteBuffer slot, int index)
@@ -209,10 +220,27 @@ public final class LuksHeader {
    */
   public SectorCipher.Maker unlock(byte[] passphrase, KeyMaterial material, KeyTime time)
       throws IOException {
+    return cipher.maker(find(passphrase, material, time, Set.of()).key());
+  }
+
+  /** A slot that a passphrase fits, and what is in it. */
+  @SuppressWarnings("ArrayRecordComponent") // not compared
+  public record Unlocked(int slot, byte[] key) {}
+
+  /**
+   * The first slot that the passphrase fits.
+   *
+   * @param except slots that are not tried
+   * @throws WrongPassphraseException when it fits none of the others
+   */
+  public Unlocked find(byte[] passphrase, KeyMaterial material, KeyTime time, Set<Integer> except)
+      throws IOException {
     for (Slot slot : slots) {
-      byte[] key = tryUnlock(slot, passphrase, material, time);
-      if (MessageDigest.isEqual(digestOf(key, time), digest)) {
-        return cipher.maker(key);
+      if (!except.contains(slot.index())) {
+        byte[] key = tryUnlock(slot, passphrase, material, time);
+        if (MessageDigest.isEqual(digestOf(key, time), digest)) {
+          return new Unlocked(slot.index(), key);
+        }
       }
     }
     if (slots.isEmpty()) {
@@ -221,6 +249,60 @@ public final class LuksHeader {
     }
     throw new WrongPassphraseException(
         fileName + ": the passphrase is wrong: it fits none of the image's key slots");
+  }
+
+  /** Whether the slot is in use. */
+  public boolean uses(int index) {
+    return slots.stream().anyMatch(slot -> slot.index() == index);
+  }
+
+  /** Where the entry of a slot is, from the header's start; its first four bytes are its state. */
+  public static int slotAt(int index) {
+    return SLOTS_AT + index * SLOT_BYTES;
+  }
+
+  /** The state of a slot in use, or of a free one. */
+  public static ByteBuffer state(boolean used) {
+    return ByteBuffer.allocate(Integer.BYTES).putInt(used ? SLOT_USED : SLOT_UNUSED).flip();
+  }
+
+  /**
+   * Where the slot's key material is, from the header's start, if nothing else is there.
+   *
+   * @throws CorruptImageException when a free slot has none that could be written to
+   */
+  public long materialAt(int index) throws CorruptImageException {
+    long at = slot(fileName, bytes.slice(slotAt(index), SLOT_BYTES), index, 1).materialAt();
+    for (Slot other : slots) {
+      if (other.index() != index
+          && at < other.materialAt() + materialBytes()
+          && other.materialAt() < at + materialBytes()) {
+        throw new CorruptImageException(
+            "%s: the key material of key slots %d and %d of its LUKS header overlaps"
+                .formatted(fileName, index, other.index()));
+      }
+    }
+    return at;
+  }
+
+  private Slot slot(String name, ByteBuffer entry, int index, int iterations)
+      throws CorruptImageException {
+    ByteBuffer whole = ByteBuffer.allocate(SLOT_BYTES).put(entry).clear();
+    if (whole.getInt(SLOT_ITERATIONS_AT) == 0) {
+      whole.putInt(SLOT_ITERATIONS_AT, iterations); // a free slot may have none
+    }
+    return slot(name, whole, index, cipher.keyBytes(), areaBytes);
+  }
+
+  /** How long the key material of a slot is. */
+  public int materialBytes() {
+    return cipher.keyBytes() * STRIPES;
+  }
+
+  /** What a slot for another passphrase has, with this header's cipher and hash. */
+  public LuksMaker.NewSlot newSlot(byte[] passphrase, byte[] key, int iterMillis)
+      throws IOException {
+    return LuksMaker.newSlot(hash, cipher, passphrase, key, iterMillis);
   }
 
   private byte[] tryUnlock(Slot slot, byte[] passphrase, KeyMaterial material, KeyTime time)

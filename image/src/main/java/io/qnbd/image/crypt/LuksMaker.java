@@ -42,7 +42,7 @@ public final class LuksMaker {
     SecureRandom random = new SecureRandom();
     byte[] key = new byte[CIPHER.keyBytes()];
     random.nextBytes(key);
-    long iterations = iterationsFor(iterMillis);
+    long iterations = iterationsFor(HASH, CIPHER, iterMillis);
     ByteBuffer area = ByteBuffer.allocate(AREA_BYTES);
     putHeader(area);
     putDigest(area, key, Math.max(ITERATIONS_MIN, iterations / DIGEST_SHARE), random);
@@ -53,7 +53,10 @@ public final class LuksMaker {
       slot.putInt(LuksHeader.SLOT_MATERIAL_AT, materialAt(index) / SectorCipher.SECTOR_BYTES);
       slot.putInt(LuksHeader.SLOT_STRIPES_AT, LuksHeader.STRIPES);
     }
-    fillSlot(area, passphrase, key, iterations, random);
+    NewSlot first = newSlot(HASH, CIPHER, passphrase, key, iterations);
+    area.putInt(LuksHeader.slotAt(0), LuksHeader.SLOT_USED);
+    area.put(LuksHeader.slotAt(0) + NewSlot.FIELDS_AT, first.fields(), 0, first.fields().limit());
+    area.put(materialAt(0), first.material(), 0, first.material().limit());
     Arrays.fill(key, (byte) 0);
     return area;
   }
@@ -84,21 +87,39 @@ public final class LuksMaker {
     area.put(LuksHeader.DIGEST_AT, digest);
   }
 
-  /** Puts the key into the first slot. */
-  private static void fillSlot(
-      ByteBuffer area, byte[] passphrase, byte[] key, long iterations, SecureRandom random)
+  /**
+   * A slot with a key in it, but for its state and for where its key material is.
+   *
+   * @param fields iterations and salt
+   * @param material the key, encrypted
+   */
+  public record NewSlot(ByteBuffer fields, ByteBuffer material) {
+    /** Where the fields are in the slot's entry. */
+    public static final int FIELDS_AT = LuksHeader.SLOT_ITERATIONS_AT;
+
+    public static final int FIELDS_BYTES = Integer.BYTES + LuksHeader.SALT_BYTES;
+  }
+
+  static NewSlot newSlot(
+      Hash hash, CipherSpec cipher, byte[] passphrase, byte[] key, int iterMillis)
       throws IOException {
+    return newSlot(hash, cipher, passphrase, key, iterationsFor(hash, cipher, iterMillis));
+  }
+
+  private static NewSlot newSlot(
+      Hash hash, CipherSpec cipher, byte[] passphrase, byte[] key, long iterations)
+      throws IOException {
+    SecureRandom random = new SecureRandom();
     byte[] salt = new byte[LuksHeader.SALT_BYTES];
     random.nextBytes(salt);
-    ByteBuffer slot = area.slice(LuksHeader.SLOTS_AT, LuksHeader.SLOT_BYTES);
-    slot.putInt(0, LuksHeader.SLOT_USED);
-    slot.putInt(LuksHeader.SLOT_ITERATIONS_AT, (int) iterations);
-    slot.put(LuksHeader.SLOT_SALT_AT, salt);
-    byte[] split = AntiForensic.split(HASH, key, LuksHeader.STRIPES, random);
-    byte[] slotKey = derive(passphrase, salt, iterations, CIPHER.keyBytes());
-    int sectors = split.length / SectorCipher.SECTOR_BYTES;
-    CIPHER.maker(slotKey).make().encrypt(0, split, sectors);
-    area.put(materialAt(0), split);
+    ByteBuffer fields =
+        ByteBuffer.allocate(Integer.BYTES + salt.length).putInt((int) iterations).put(salt).flip();
+    byte[] split = AntiForensic.split(hash, key, LuksHeader.STRIPES, random);
+    byte[] slotKey = Pbkdf2.derive(hash, passphrase, salt, iterations, cipher.keyBytes(), () -> {});
+    int sectors = Math.ceilDiv(split.length, SectorCipher.SECTOR_BYTES);
+    byte[] whole = Arrays.copyOf(split, sectors * SectorCipher.SECTOR_BYTES);
+    cipher.maker(slotKey).make().encrypt(0, whole, sectors);
+    return new NewSlot(fields, ByteBuffer.wrap(whole, 0, split.length));
   }
 
   private static byte[] derive(byte[] secret, byte[] salt, long iterations, int bytes)
@@ -107,14 +128,14 @@ public final class LuksMaker {
   }
 
   /** How many iterations take so long here, for a key of the length that a slot needs. */
-  private static long iterationsFor(int millis) throws IOException {
+  private static long iterationsFor(Hash hash, CipherSpec cipher, int millis) throws IOException {
     byte[] probe = new byte[LuksHeader.SALT_BYTES];
     long iterations = PROBE_ITERATIONS;
     long nanos = 1;
     // Three times, for Java is slow at what it does first; the last counts.
     for (int run = 0; run < 3; run++) {
       long start = System.nanoTime();
-      derive(probe, probe, iterations, CIPHER.keyBytes());
+      Pbkdf2.derive(hash, probe, probe, iterations, cipher.keyBytes(), () -> {});
       nanos = Math.max(1, System.nanoTime() - start);
       if (run < 2 && nanos < 50_000_000L) {
         iterations *= 4;

@@ -33,21 +33,53 @@ final class Encryption {
     if (header.cryptMethod() == Header.CRYPT_NONE) {
       return null;
     }
+    Passphrase given = require(file, header, passphrase);
+    return switch (header.cryptMethod()) {
+      case Header.CRYPT_AES -> LegacyAes.maker(given.bytes());
+      case Header.CRYPT_LUKS -> unlock(file, header, given);
+      default -> throw new AssertionError("method " + header.cryptMethod() + " was let through");
+    };
+  }
+
+  /** Throws if there is none. */
+  static Passphrase require(Storage file, Header header, @Nullable Passphrase passphrase)
+      throws IOException {
     if (passphrase == null) {
       throw new IOException(
           ("%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd,"
                   + " or with --source-passphrase-file if it is a command's source")
               .formatted(file.name(), header.encryptionName()));
     }
-    return switch (header.cryptMethod()) {
-      case Header.CRYPT_AES -> LegacyAes.maker(passphrase.bytes());
-      case Header.CRYPT_LUKS -> unlock(file, header, passphrase);
-      default -> throw new AssertionError("method " + header.cryptMethod() + " was let through");
-    };
+    return passphrase;
   }
 
   private static SectorCipher.Maker unlock(Storage file, Header header, Passphrase passphrase)
       throws IOException {
+    Area area = area(file, header);
+    try {
+      return area.luks().unlock(passphrase.bytes(), area::read, deadline(file.name()));
+    } catch (LuksHeader.WrongPassphraseException e) {
+      throw wrong(e, passphrase);
+    }
+  }
+
+  /** The same with what is so often the reason. */
+  static IOException wrong(LuksHeader.WrongPassphraseException e, Passphrase passphrase) {
+    return passphrase.endsWithNewline()
+        ? new IOException(
+            e.getMessage() + " (it ends with a newline, which counts: printf makes none)", e)
+        : e;
+  }
+
+  /** The LUKS header of an image, and where it is in the file. */
+  record Area(Storage file, long at, LuksHeader luks) {
+    void read(long inArea, byte[] target) throws IOException {
+      file.read(at + inArea, ByteBuffer.wrap(target));
+    }
+  }
+
+  /** Finds the LUKS header of an image that has one. */
+  static Area area(Storage file, Header header) throws IOException {
     HeaderExtension extension = header.extension(HeaderExtension.ENCRYPTION_HEADER);
     if (extension == null || extension.data().remaining() != 2 * Long.BYTES) {
       throw new CorruptImageException(
@@ -67,22 +99,10 @@ final class Encryption {
     }
     ByteBuffer start = ByteBuffer.allocate(LuksHeader.BYTES);
     file.read(at, start);
-    try {
-      return LuksHeader.parse(file.name(), start.flip(), bytes)
-          .unlock(
-              passphrase.bytes(),
-              (materialAt, target) -> file.read(at + materialAt, ByteBuffer.wrap(target)),
-              deadline(file.name()));
-    } catch (LuksHeader.WrongPassphraseException e) {
-      if (passphrase.endsWithNewline()) {
-        throw new IOException(
-            e.getMessage() + " (it ends with a newline, which counts: printf makes none)", e);
-      }
-      throw e;
-    }
+    return new Area(file, at, LuksHeader.parse(file.name(), start.flip(), bytes));
   }
 
-  private static KeyTime deadline(String name) {
+  static KeyTime deadline(String name) {
     long start = System.nanoTime();
     return () -> {
       if (System.nanoTime() - start > TimeUnit.SECONDS.toNanos(KEY_SECONDS_MAX)) {

@@ -171,6 +171,9 @@ public final class ImageFiles {
     boolean zeroesGo;
     try (FileStorage file = openForReading(path, options)) {
       zeroesGo = Amending.check(file, amend);
+      if (amend.keys() != null) {
+        KeySlots.requireLuks(file, ImageFile.of(file).readHeader());
+      }
       if (!zeroesGo) { // else opening it tells, with all that lies below
         int method = ImageFile.of(file).readHeader().cryptMethod();
         requireNeeded(path, options, method != Header.CRYPT_NONE);
@@ -185,6 +188,9 @@ public final class ImageFiles {
     }
     try (FileStorage file = openForChange(path)) {
       Amending.amend(file, amend, progress);
+      if (amend.keys() != null) {
+        KeySlots.change(file, options.passphrase(), amend.keys());
+      }
     }
   }
 

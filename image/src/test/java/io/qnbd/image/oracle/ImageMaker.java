@@ -42,13 +42,22 @@ public final class ImageMaker {
    * backing file whose name would be in the way.
    */
   public static void encrypt(MemoryStorage file) throws IOException {
+    encrypt(file, LUKS_BYTES);
+  }
+
+  /** The same with room for the key material of all slots. */
+  public static void encryptWithAllSlots(MemoryStorage file) throws IOException {
+    encrypt(file, LuksMaker.AREA_BYTES);
+  }
+
+  private static void encrypt(MemoryStorage file, int areaBytes) throws IOException {
     RawQcow2 image = new RawQcow2(file);
-    int clusters = (int) image.clusters(LUKS_BYTES);
+    int clusters = (int) image.clusters(areaBytes);
     long at = counted(image, clusters);
     ByteBuffer area = luks == null ? LuksMaker.make(PASSPHRASE.bytes(), 1) : luks;
     luks = area;
-    file.write(at, area.slice(0, LUKS_BYTES));
-    ByteBuffer pointer = ByteBuffer.allocate(16).putLong(at).putLong(LUKS_BYTES).flip();
+    file.write(at, area.slice(0, areaBytes));
+    ByteBuffer pointer = ByteBuffer.allocate(16).putLong(at).putLong(areaBytes).flip();
     HeaderExtension extension = new HeaderExtension(HeaderExtension.ENCRYPTION_HEADER, pointer);
     rewriteHeader(file, header -> header.cryptMethod(Header.CRYPT_LUKS), extension);
   }
