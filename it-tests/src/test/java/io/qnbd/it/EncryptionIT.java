@@ -460,4 +460,19 @@ final class EncryptionIT {
     line.add(image.toString());
     return QnbdProcess.run(line.toArray(String[]::new));
   }
+
+  @Test
+  void anEncryptedDiskIsRevertedToASnapshot() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      place.qemuIo(image, "write -P 0x11 0 300k");
+      String[] key = {"--passphrase-file", place.key().toString()};
+      QnbdProcess.run("snapshot", "create", key[0], key[1], image.toString(), "one").mustExit(0);
+      place.qemuIo(image, "write -P 0x22 100k 1M");
+      QnbdProcess.run("snapshot", "apply", key[0], key[1], image.toString(), "one").mustExit(0);
+      place.mustBeClean(image);
+      place.qemuIo(image, "read -P 0x11 0 300k", "read -P 0 320k 800k");
+      assertTrue(Shell.check("qemu-img", "info", image.toString()).contains("encrypted: yes"));
+    }
+  }
 }

@@ -62,7 +62,7 @@ final class BitmapClusters {
       Header header,
       Allocator allocator,
       List<Bitmap> bitmaps,
-      List<long[]> l1Tables)
+      DirtyBitmaps.Tables l1Tables)
       throws IOException {
     if (bitmaps.isEmpty()) {
       return;
@@ -154,21 +154,27 @@ final class BitmapClusters {
     }
   }
 
-  private void requireInNoTable(List<long[]> l1Tables) throws IOException {
+  private void requireInNoTable(DirtyBitmaps.Tables l1Tables) throws IOException {
     Set<Long> seen = new HashSet<>();
     long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
-    for (long[] l1 : l1Tables) {
+    l1Tables.forEach(l1 -> {
       for (long entry : l1) {
         long table = L1Entry.tableOffset(entry);
         if (table != 0 && seen.add(table)) {
-          requireOther(table, geometry.clusterBytes(), "an L2 table");
-          // Whoever comes to use a table that is not where one can be is told.
-          if (geometry.inCluster(table) == 0 && table <= file.length() - geometry.clusterBytes()) {
-            TableIo.read(file, table, l2, "L2 table");
-            requireInNoEntry(l2);
-          }
+          requireInNoL2(table, l2);
         }
       }
+    });
+  }
+
+  private void requireInNoL2(long table, long[] l2) throws IOException {
+    requireOther(table, geometry.clusterBytes(), "an L2 table");
+    // Whoever comes to use a table that is not where one can be is told.
+    boolean plausible =
+        geometry.inCluster(table) == 0 && table <= file.length() - geometry.clusterBytes();
+    if (plausible && !file.isHole(table, geometry.clusterBytes())) {
+      TableIo.read(file, table, l2, "L2 table");
+      requireInNoEntry(l2);
     }
   }
 

@@ -93,10 +93,16 @@ public final class DirtyBitmaps {
     publish();
   }
 
+  /** What is done with an L1 table. */
+  @FunctionalInterface
+  public interface TableUse {
+    void with(long[] l1) throws IOException;
+  }
+
   /** Reads L1 tables. */
   @FunctionalInterface
   public interface Tables {
-    List<long[]> read() throws IOException;
+    void forEach(TableUse use) throws IOException;
   }
 
   /**
@@ -118,7 +124,7 @@ public final class DirtyBitmaps {
     try {
       BitmapDirectory directory = BitmapDirectory.read(file, header, allocator, autoclear);
       if (l1Tables != null && !directory.bitmaps().isEmpty()) {
-        BitmapClusters.requireTheirs(file, header, allocator, directory.bitmaps(), l1Tables.read());
+        BitmapClusters.requireTheirs(file, header, allocator, directory.bitmaps(), l1Tables);
       }
       return new DirtyBitmaps(
           file, header, metadata, autoclear, directory, true, outOfDate(file.name(), header));

@@ -35,8 +35,6 @@ import io.qnbd.image.refcount.RefcountBlocks;
 import io.qnbd.image.snapshot.SnapshotDirectory;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
@@ -165,25 +163,12 @@ final class Qcow2Opener {
         layers.metadata(),
         layers.allocator(),
         autoclear,
-        compared ? () -> l1Tables(file, layers) : null);
-  }
-
-  /** The L1 tables of the disk and of its snapshots, as far as those can be read. */
-  private static List<long[]> l1Tables(LatchedStorage file, Layers layers) throws IOException {
-    List<long[]> tables = new ArrayList<>(List.of(layers.map().l1()));
-    List<SnapshotEntry> snapshots = layers.directory().entries();
-    for (int index = 0; index < snapshots.size(); index++) {
-      SnapshotEntry entry = snapshots.get(index);
-      try {
-        entry.requireTable(file.name(), index, layers.geometry().clusterBytes(), file.length());
-      } catch (CorruptImageException _) {
-        continue; // whoever uses the snapshot is told
-      }
-      long[] l1 = new long[(int) entry.l1Entries()];
-      TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
-      tables.add(l1);
-    }
-    return tables;
+        compared
+            ? use -> {
+              use.with(layers.map().l1());
+              layers.directory().forEachTable(null, use::with);
+            }
+            : null);
   }
 
   private static @Nullable DiskImage openBacking(

@@ -50,7 +50,7 @@ final class LastReferences {
   /** L1 tables as the file has them now. */
   @FunctionalInterface
   interface Tables {
-    List<long[]> read() throws IOException;
+    void forEach(SnapshotDirectory.TableUse use) throws IOException;
   }
 
   /**
@@ -95,21 +95,15 @@ final class LastReferences {
     }
     keepThoseThatGo(from, times);
     Set<Long> seen = new HashSet<>();
-    for (long[] l1 : staying.read()) {
-      forEach(
-          l1,
-          one ->
-              walk.forEachPlausible(
-                  one,
-                  seen,
-                  cluster -> {
-                    if (cluster >= from
-                        && cluster < from + times.length
-                        && times[(int) (cluster - from)] != 0) {
-                      throw stillInUse(cluster);
-                    }
-                  }));
-    }
+    TreeWalk.Reference check =
+        cluster -> {
+          if (cluster >= from
+              && cluster < from + times.length
+              && times[(int) (cluster - from)] != 0) {
+            throw stillInUse(cluster);
+          }
+        };
+    staying.forEach(l1 -> forEach(l1, one -> walk.forEachPlausible(one, seen, check)));
     return next[0];
   }
 

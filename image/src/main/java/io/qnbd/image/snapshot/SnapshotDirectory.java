@@ -1,17 +1,23 @@
 package io.qnbd.image.snapshot;
 
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.HeaderLayout;
+import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.format.SnapshotTable;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.MetadataUse;
+import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -23,6 +29,9 @@ import org.jspecify.annotations.Nullable;
  * <p>Owner: the image's metadata lock.
  */
 public final class SnapshotDirectory {
+  /** As many snapshots as there may be, of disks of 1 TiB with 64 KiB clusters. */
+  private static final long TABLE_BYTES_MAX = 1L << 30;
+
   private final Storage file;
   private final Geometry geometry;
   private List<SnapshotEntry> entries;
@@ -66,6 +75,45 @@ public final class SnapshotDirectory {
       }
     }
     return null;
+  }
+
+  /** What is done with an L1 table. */
+  @FunctionalInterface
+  public interface TableUse {
+    void with(long[] l1) throws IOException;
+  }
+
+  /**
+   * Reads the L1 tables of all snapshots, one after the other; those that can't be are left out.
+   *
+   * @param except a snapshot that is left out too, or null
+   * @throws CorruptImageException when they are longer in all than those of any image that is used
+   */
+  public void forEachTable(@Nullable SnapshotEntry except, TableUse use) throws IOException {
+    List<SnapshotEntry> wanted = new ArrayList<>(entries);
+    wanted.remove(except);
+    Set<Long> seen = new HashSet<>();
+    long left = TABLE_BYTES_MAX;
+    for (int index = 0; index < wanted.size(); index++) {
+      SnapshotEntry entry = wanted.get(index);
+      try {
+        entry.requireTable(file.name(), index, geometry.clusterBytes(), file.length());
+      } catch (CorruptImageException _) {
+        continue; // whoever uses the snapshot is told
+      }
+      left -= entry.l1Entries() * L1Entry.BYTES;
+      if (entry.l1Entries() == 0) {
+        continue;
+      }
+      if (left < 0 || !seen.add(entry.l1Offset())) {
+        throw new CorruptImageException(
+            file.name()
+                + ": the L1 tables of its snapshots can't be: they overlap, or have no end");
+      }
+      long[] l1 = new long[(int) entry.l1Entries()];
+      TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
+      use.with(l1);
+    }
   }
 
   /** Makes {@code replacement} the snapshots of the image; durable when this returns. */

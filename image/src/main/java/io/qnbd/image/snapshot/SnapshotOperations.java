@@ -294,40 +294,26 @@ public final class SnapshotOperations {
         .require(
             read(going.l1Offset(), (int) going.l1Entries(), "snapshot's L1 table"),
             alsoGoing,
-            () -> tablesWithout(going));
+            use -> forEachTableBut(going, use));
   }
 
-  private List<long[]> tablesWithout(SnapshotEntry going) throws IOException {
-    List<long[]> tables = new ArrayList<>();
+  private void forEachTableBut(SnapshotEntry going, SnapshotDirectory.TableUse use)
+      throws IOException {
+    long[] l1;
     metadata.lock();
     try {
-      tables.add(read(map.l1Offset(), map.l1Entries(), "L1 table"));
+      l1 = read(map.l1Offset(), map.l1Entries(), "L1 table");
     } finally {
       metadata.unlock();
     }
-    List<SnapshotEntry> others = new ArrayList<>(list());
-    others.remove(going);
-    for (SnapshotEntry other : others) {
-      if (hasTable(other)) {
-        tables.add(read(other.l1Offset(), (int) other.l1Entries(), "snapshot's L1 table"));
-      }
-    }
-    return tables;
+    use.with(l1);
+    directory.forEachTable(going, use);
   }
 
   private long[] read(long at, int entries, String what) throws IOException {
     long[] table = new long[entries];
     TableIo.read(file, at, table, what);
     return table;
-  }
-
-  private boolean hasTable(SnapshotEntry entry) throws IOException {
-    try {
-      requireTable(entry);
-      return true;
-    } catch (CorruptImageException _) {
-      return false; // whoever uses it is told
-    }
   }
 
   /**
@@ -406,15 +392,15 @@ public final class SnapshotOperations {
       HostRun run = writeL1Copy(l1);
       allocator.writeRefcounts();
       file.sync();
-      // size, crypt_method, l1_size, l1_table_offset: in one sector, in one write.
-      ByteBuffer fields =
-          ByteBuffer.allocate(2 * Long.BYTES + 2 * Integer.BYTES)
-              .putLong(entry.virtualBytes().orElse(virtualBytes))
-              .putInt(0)
-              .putInt(l1.length)
-              .putLong(geometry.offsetOf(run.first()))
-              .flip();
-      file.write(HeaderLayout.VIRTUAL_BYTES_AT, fields);
+      // size, crypt_method, which stays, l1_size, l1_table_offset: in one sector, in one write.
+      ByteBuffer fields = ByteBuffer.allocate(2 * Long.BYTES + 2 * Integer.BYTES);
+      file.read(HeaderLayout.VIRTUAL_BYTES_AT, fields);
+      fields.putLong(0, entry.virtualBytes().orElse(virtualBytes));
+      fields.putInt(HeaderLayout.L1_ENTRIES_AT - HeaderLayout.VIRTUAL_BYTES_AT, l1.length);
+      fields.putLong(
+          HeaderLayout.L1_OFFSET_AT - HeaderLayout.VIRTUAL_BYTES_AT,
+          geometry.offsetOf(run.first()));
+      file.write(HeaderLayout.VIRTUAL_BYTES_AT, fields.clear());
       file.sync();
     } finally {
       metadata.unlock();

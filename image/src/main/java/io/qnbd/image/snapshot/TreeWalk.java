@@ -1,16 +1,20 @@
 package io.qnbd.image.snapshot;
 
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.format.Geometry;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Guard;
+import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import java.io.IOException;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 
 /**
- * Walks through all that an L1 table refers to in the file, L2 tables included.
+ * Walks through all that an L1 table refers to in the file, L2 tables included. What turns out to
+ * be other metadata as well makes the image a corrupt one.
  *
  * <p>Owner: the image's metadata lock.
  */
@@ -44,6 +48,7 @@ final class TreeWalk {
         throw guard.found(String.format("an L1 entry is 0x%x, which names no L2 table", l1Entry));
       }
       TableIo.read(file, table, l2, "L2 table");
+      requireNotOf(MetadataUse.L2_TABLE, geometry.clusterOf(table));
       reference.at(geometry.clusterOf(table));
       for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
         referencesOf(l2[index], reference, true);
@@ -64,9 +69,12 @@ final class TreeWalk {
           table != 0
               && geometry.inCluster(table) == 0
               && table <= file.length() - geometry.clusterBytes();
-      if (plausible && seen.add(table)) {
+      if (!plausible || !seen.add(table)) {
+        continue;
+      }
+      reference.at(geometry.clusterOf(table));
+      if (!file.isHole(table, geometry.clusterBytes())) {
         TableIo.read(file, table, l2, "L2 table");
-        reference.at(geometry.clusterOf(table));
         for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
           referencesOf(l2[index], reference, false);
         }
@@ -90,7 +98,17 @@ final class TreeWalk {
     for (long c = geometry.clusterOf(at);
         bytes > 0 && c <= geometry.clusterOf(at + bytes - 1);
         c++) {
+      requireNotOf(null, c);
       reference.at(c);
+    }
+  }
+
+  /** Counts are about to change, and must not do so in something that is data as well. */
+  private void requireNotOf(@Nullable MetadataUse allowed, long cluster)
+      throws CorruptImageException {
+    if (allowed == null ? guard.metadataAt(cluster) : guard.holdsOtherThan(allowed, cluster)) {
+      guard.requireFree(
+          allowed == null ? "data that a table refers to" : allowed.toString(), cluster, 1);
     }
   }
 

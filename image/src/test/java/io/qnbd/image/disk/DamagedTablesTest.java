@@ -399,17 +399,17 @@ final class DamagedTablesTest {
             image -> image.snapshots().delete("before")),
         new Case(
             "a snapshot names the disk's L2 table",
-            "counted as if a snapshot alone",
+            "overlaps the L2 table",
             v -> v.set(v.snapshotsEntryAt(5), v.l2At()),
             image -> image.snapshots().delete("before")),
         new Case(
             "the disk names a snapshot's L1 table",
-            "counted as if a snapshot alone",
+            "overlaps the snapshot's L1 table",
             v -> v.set(v.entryAt(20), v.longAt(v.longAt(SNAPSHOTS_OFFSET_AT)) | COPIED),
             image -> image.snapshots().delete("before")),
         new Case(
             "the disk names the snapshot table",
-            "counted as if a snapshot alone",
+            "overlaps the snapshot table",
             v -> v.set(v.entryAt(20), v.longAt(SNAPSHOTS_OFFSET_AT) | COPIED),
             image -> image.snapshots().delete("before")));
   }
