@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.List;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -31,6 +32,29 @@ final class DebianGuestIT {
         umount /mnt/proc
         say "all packages are there"
       }
+      """;
+
+  private static final String USE_A_UNIT =
+      """
+      dpkg --install ./qnbd_*.deb
+      printf '[[export]]\\nname = "disk"\\npath = "/var/lib/qnbd/disk.qcow2"\\ncreate = "64M"\\n' >>/etc/qnbd/qnbd.toml
+      systemctl start qnbd.socket
+      [ "$(systemctl is-active qnbd.service)" = inactive ]
+      # The first client starts the server.
+      nbd-client -N disk 127.0.0.1 10809 /dev/nbd0
+      systemctl start qnbd.service
+      head -c 1000000 /dev/urandom >data
+      dd if=data of=/dev/nbd0 conv=fsync
+      nbd-client -d /dev/nbd0
+      systemctl reload qnbd.service
+      nbd-client -N disk -unix /run/qnbd.sock /dev/nbd0
+      cmp -n 1000000 data /dev/nbd0
+      nbd-client -d /dev/nbd0
+      systemctl stop qnbd.socket
+      systemctl stop qnbd.service
+      [ "$(systemctl show -p Result -p ExecMainStatus qnbd.service)" = $'Result=success\\nExecMainStatus=0' ]
+      [ "$(stat -c %U /var/lib/qnbd/disk.qcow2)" = qnbd ]
+      echo "guest: the units work"
       """;
 
   private static final String USE_CHANGE_AND_REBOOT =
@@ -78,6 +102,8 @@ final class DebianGuestIT {
       dpkg --audit
       echo "guest: all is as before"
       """;
+
+  private static final Duration BUILD_MAX = Duration.ofMinutes(7);
 
   private static Images images;
   private static Path installed;
@@ -132,6 +158,19 @@ final class DebianGuestIT {
     try (QnbdProcess qnbd = QnbdProcess.serve(image.toString())) {
       String shown = boot(qnbd, Guest.exercise(images.dir(), FIND_THE_OLD_STATE), "");
       assertTrue(shown.contains("all is as before"), shown);
+      qnbd.stop();
+    }
+  }
+
+  @Test
+  void theUnitsOfThePackageServeUnderTheSystemsOwnSystemd() throws IOException {
+    String build = Repository.root().resolve("packaging/build-deb").toString();
+    String[] printed = Shell.run(BUILD_MAX, build).mustExit(0).out().strip().split("\n", -1);
+    Path deb = Path.of(printed[printed.length - 1]);
+    Path image = overlay("units.qcow2");
+    try (QnbdProcess qnbd = QnbdProcess.serve(image.toString())) {
+      String shown = boot(qnbd, Guest.exercise(images.dir(), USE_A_UNIT, deb), "");
+      assertTrue(shown.contains("the units work"), shown);
       qnbd.stop();
     }
   }

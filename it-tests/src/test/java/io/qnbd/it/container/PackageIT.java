@@ -102,7 +102,7 @@ final class PackageIT {
       Shell.check(
           "bash",
           "-ec",
-          "mkdir -p %1$s/bin; cp /bin/kill %1$s/bin; cp /usr/lib/systemd/system/*.target %1$s/usr/lib/systemd/system"
+          "mkdir -p %1$s/bin; cp /bin/sh %1$s/bin; cp /usr/lib/systemd/system/*.target %1$s/usr/lib/systemd/system"
               .formatted(root));
       Shell.Result units =
           Shell.run(
