@@ -56,11 +56,27 @@ final class GuestIT {
   private static final String OVER_TLS =
       ATTACH
           + """
-          attach -C 4 -cacertfile /tmp/ca -certfile /tmp/cert -keyfile /tmp/key -tlshostname localhost
-          head -c 16000000 /dev/urandom >/tmp/data
-          dd if=/tmp/data of=/dev/nbd0 bs=1M conv=fsync
-          echo 3 >/proc/sys/vm/drop_caches
-          head -c 16000000 /dev/nbd0 | cmp - /tmp/data
+          attach_tls() {
+            attach -C 4 -cacertfile /tmp/ca -certfile /tmp/cert -keyfile /tmp/key -tlshostname localhost
+            # The kernel has a queue for each connection.
+            [ $(ls /sys/block/nbd0/mq | wc -l) = 4 ]
+          }
+          attach_tls
+          /sbin/mke2fs -q -t ext4 /dev/nbd0
+          mount -t ext4 /dev/nbd0 /mnt
+          for i in 1 2 3 4; do
+            head -c 4000000 /dev/urandom >/mnt/data$i && sync -d /mnt/data$i &
+          done
+          wait
+          [ $(cat /mnt/data* | wc -c) = 16000000 ]
+          (cd /mnt && sha256sum data*) >/tmp/sums
+          umount /mnt
+          detach
+          attach_tls
+          /sbin/e2fsck -fn /dev/nbd0
+          mount -t ext4 -o ro /dev/nbd0 /mnt
+          (cd /mnt && sha256sum -c /tmp/sums)
+          umount /mnt
           detach
           """;
 
@@ -105,7 +121,7 @@ final class GuestIT {
   }
 
   @Test
-  void kernelClientTalksTlsOnFourConnections() throws IOException {
+  void kernelClientMakesAFileSystemThatLastsOverTlsOnFourConnections() throws IOException {
     try (Images images = Images.inTempDir()) {
       Path tls = images.path("tls");
       QnbdProcess.run("serve", "--tls-generate", tls.toString()).mustExit(0);
@@ -123,7 +139,13 @@ final class GuestIT {
               tls.toString(),
               "--tls-verify-client",
               image.toString())) {
-        guest.run(guest.initramfs(images.dir(), script), "port=" + qnbd.port());
+        // With one processor the kernel uses one of the connections.
+        guest.run(
+            guest.initramfs(images.dir(), script),
+            "port=" + qnbd.port(),
+            "user,model=virtio-net-pci",
+            "-smp",
+            "4");
         qnbd.stop();
       }
     }
