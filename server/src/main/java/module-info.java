@@ -2,6 +2,8 @@
 @org.jspecify.annotations.NullMarked
 module io.qnbd.server {
   requires static org.jspecify;
+  requires ch.qos.logback.classic;
+  requires ch.qos.logback.core;
   requires info.picocli;
   requires io.qnbd.image;
   requires io.qnbd.protocol;
@@ -20,6 +22,10 @@ module io.qnbd.server {
   requires tools.jackson.core;
   requires jdk.net; // TCP keepalive where Netty's native library does not work
   requires jdk.unsupported; // sun.misc.Signal, see UserSignal
+
+  // slf4j makes the LogService.
+  exports io.qnbd.server.log to
+      org.slf4j;
 
   // picocli fills the fields of the commands.
   opens io.qnbd.server to

@@ -54,6 +54,23 @@ final class LifecycleIT {
     return URI.create(printed.group());
   }
 
+  // -- what it tells
+
+  @Test
+  void debugTellsWhatClientsDoAndNothingElseDoes() throws IOException {
+    String event = " DEBUG Connection - client ";
+    String information = "nbdinfo --size \"$uri\"";
+    try (Images images = Images.inTempDir()) {
+      String image = images.qcow2("disk.qcow2", "64M").toString();
+      Shell.Result told = QnbdProcess.run("--debug", "serve", "--run", information, image);
+      told.mustExit(0);
+      assertTrue(told.err().contains(event), told::toString);
+      Shell.Result untold = QnbdProcess.run("--verbose", "serve", "--run", information, image);
+      untold.mustExit(0);
+      assertFalse(untold.err().contains(event), untold::toString);
+    }
+  }
+
   // -- run
 
   @Test

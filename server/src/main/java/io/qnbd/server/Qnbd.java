@@ -2,7 +2,6 @@ package io.qnbd.server;
 
 import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.CacheMode;
-import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OverlapCheck;
 import io.qnbd.image.Preallocation;
@@ -10,6 +9,7 @@ import io.qnbd.image.RepairScope;
 import io.qnbd.protocol.handshake.TlsMode;
 import io.qnbd.server.config.Choice;
 import io.qnbd.server.config.TcpAddress;
+import io.qnbd.server.log.LogService;
 import io.qnbd.server.manual.Completion;
 import io.qnbd.server.net.ListenAddress;
 import java.io.IOException;
@@ -36,6 +36,7 @@ import picocli.CommandLine.UnmatchedArgumentException;
 /** The command line's root: knows the commands, how a failure is told, and the exit codes. */
 @Command(
     name = "qnbd",
+    addMethodSubcommands = false,
     description = {
       "Serves qcow2 and raw disk images over NBD (network block device), so that a Linux kernel,"
           + " QEMU or any NBD client sees a disk; makes, describes, checks and snapshots such"
@@ -168,12 +169,8 @@ public final class Qnbd implements Callable<Integer> {
 
   /** Runs one command line and exits with its code. */
   public static void main(String[] args) {
-    // Beside picocli, which takes as long to learn the options. What fails here fails again later.
-    Thread.ofPlatform()
-        .daemon()
-        .name("prepare")
-        .uncaughtExceptionHandler((_, _) -> {})
-        .start(DiskImages::prepare);
+    LogService.choose();
+    Preparation.begin(List.of(args).contains("serve"));
     System.exit(new Qnbd(Terminal.ofProcess()).run(args));
   }
 
@@ -198,12 +195,9 @@ public final class Qnbd implements Callable<Integer> {
   }
 
   private int execute(ParseResult parsed) {
-    // Read by logback.xml when the first logger is made, which no command does before it runs.
-    if (debug) {
-      System.setProperty("qnbd.log.level", "DEBUG");
-      System.setProperty("qnbd.log.trace", "%ex");
-    } else if (verbose) {
-      System.setProperty("qnbd.log.level", "INFO");
+    Preparation.await();
+    if (debug || verbose) {
+      LogService.tellMore(debug);
     }
     return new CommandLine.RunLast().execute(parsed);
   }

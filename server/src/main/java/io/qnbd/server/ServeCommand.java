@@ -25,6 +25,7 @@ import picocli.CommandLine.Parameters;
 /** {@code qnbd serve}. */
 @Command(
     name = "serve",
+    addMethodSubcommands = false,
     header = "Serve disk images over NBD.",
     synopsisHeading = "%nUsage: ",
     description = {

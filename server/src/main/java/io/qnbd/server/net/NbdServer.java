@@ -1,5 +1,6 @@
 package io.qnbd.server.net;
 
+import io.netty.buffer.ByteBufAllocator;
 import io.netty.channel.Channel;
 import io.netty.channel.EventLoopGroup;
 import io.netty.channel.MultiThreadIoEventLoopGroup;
@@ -55,6 +56,14 @@ public final class NbdServer {
     this.clients = new Clients(limits, loops);
     this.parts = new ServerParts(exports, limits, workers, budget, clients, tls);
     this.listeners = new Listeners(loops, transport, this::accept);
+  }
+
+  /**
+   * Does now what else the first start would have to do: for a thread of a program that has other
+   * things to do before it. Never needed.
+   */
+  public static void prepare() {
+    log.debug("{}, {}, {}", ServerLimits.DEFAULT, Transport.best(), ByteBufAllocator.DEFAULT);
   }
 
   /**
