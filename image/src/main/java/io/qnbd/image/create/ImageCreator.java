@@ -21,6 +21,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import org.jspecify.annotations.Nullable;
 
@@ -122,8 +123,12 @@ public final class ImageCreator {
           progress);
     }
     if (encryption != null) {
-      ByteBuffer area = LuksMaker.make(encryption.passphrase().bytes(), encryption.iterMillis());
-      file.write(layout.encryptionOffset(), area);
+      byte[] passphrase = encryption.passphrase().bytes();
+      try {
+        file.write(layout.encryptionOffset(), LuksMaker.make(passphrase, encryption.iterMillis()));
+      } finally {
+        Arrays.fill(passphrase, (byte) 0);
+      }
     }
     file.sync();
     file.write(0, header.encode());

@@ -228,7 +228,8 @@ public final class LuksHeader {
   public record Unlocked(int slot, byte[] key) {}
 
   /**
-   * The first slot that the passphrase fits.
+   * The first slot that the passphrase fits; they are tried in their order. The caller wipes the
+   * key.
    *
    * @param except slots that are not tried
    * @throws WrongPassphraseException when it fits none of the others
@@ -238,7 +239,15 @@ public final class LuksHeader {
     for (Slot slot : slots) {
       if (!except.contains(slot.index())) {
         byte[] key = tryUnlock(slot, passphrase, material, time);
-        if (MessageDigest.isEqual(digestOf(key, time), digest)) {
+        boolean fits = false;
+        try {
+          fits = MessageDigest.isEqual(digestOf(key, time), digest);
+        } finally {
+          if (!fits) {
+            Arrays.fill(key, (byte) 0);
+          }
+        }
+        if (fits) {
           return new Unlocked(slot.index(), key);
         }
       }
@@ -254,6 +263,11 @@ public final class LuksHeader {
   /** Whether the slot is in use. */
   public boolean uses(int index) {
     return slots.stream().anyMatch(slot -> slot.index() == index);
+  }
+
+  /** Whether the other header has the same bytes. */
+  public boolean same(LuksHeader other) {
+    return bytes.equals(other.bytes);
   }
 
   /** Where the entry of a slot is, from the header's start; its first four bytes are its state. */
@@ -312,12 +326,18 @@ public final class LuksHeader {
     byte[] split = new byte[cipher.keyBytes() * STRIPES];
     byte[] sectors =
         new byte[Math.ceilDiv(split.length, SectorCipher.SECTOR_BYTES) * SectorCipher.SECTOR_BYTES];
-    material.read(slot.materialAt(), split);
-    System.arraycopy(split, 0, sectors, 0, split.length);
-    int count = sectors.length / SectorCipher.SECTOR_BYTES;
-    cipher.maker(slotKey).make().decrypt(0, sectors, count);
-    return AntiForensic.merge(
-        hash, Arrays.copyOf(sectors, split.length), cipher.keyBytes(), STRIPES);
+    try {
+      material.read(slot.materialAt(), split);
+      System.arraycopy(split, 0, sectors, 0, split.length);
+      int count = sectors.length / SectorCipher.SECTOR_BYTES;
+      cipher.maker(slotKey).make().decrypt(0, sectors, count);
+      System.arraycopy(sectors, 0, split, 0, split.length);
+      return AntiForensic.merge(hash, split, cipher.keyBytes(), STRIPES);
+    } finally {
+      Arrays.fill(slotKey, (byte) 0);
+      Arrays.fill(sectors, (byte) 0);
+      Arrays.fill(split, (byte) 0);
+    }
   }
 
   private byte[] digestOf(byte[] key, KeyTime time) throws IOException {

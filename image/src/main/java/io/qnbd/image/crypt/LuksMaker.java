@@ -42,7 +42,15 @@ public final class LuksMaker {
     SecureRandom random = new SecureRandom();
     byte[] key = new byte[CIPHER.keyBytes()];
     random.nextBytes(key);
-    long iterations = iterationsFor(HASH, CIPHER, iterMillis);
+    try {
+      return make(passphrase, key, iterationsFor(HASH, CIPHER, iterMillis), random);
+    } finally {
+      Arrays.fill(key, (byte) 0);
+    }
+  }
+
+  private static ByteBuffer make(
+      byte[] passphrase, byte[] key, long iterations, SecureRandom random) throws IOException {
     ByteBuffer area = ByteBuffer.allocate(AREA_BYTES);
     putHeader(area);
     putDigest(area, key, Math.max(ITERATIONS_MIN, iterations / DIGEST_SHARE), random);
@@ -57,7 +65,6 @@ public final class LuksMaker {
     area.putInt(LuksHeader.slotAt(0), LuksHeader.SLOT_USED);
     area.put(LuksHeader.slotAt(0) + NewSlot.FIELDS_AT, first.fields(), 0, first.fields().limit());
     area.put(materialAt(0), first.material(), 0, first.material().limit());
-    Arrays.fill(key, (byte) 0);
     return area;
   }
 
@@ -115,11 +122,17 @@ public final class LuksMaker {
     ByteBuffer fields =
         ByteBuffer.allocate(Integer.BYTES + salt.length).putInt((int) iterations).put(salt).flip();
     byte[] split = AntiForensic.split(hash, key, LuksHeader.STRIPES, random);
-    byte[] slotKey = Pbkdf2.derive(hash, passphrase, salt, iterations, cipher.keyBytes(), () -> {});
-    int sectors = Math.ceilDiv(split.length, SectorCipher.SECTOR_BYTES);
-    byte[] whole = Arrays.copyOf(split, sectors * SectorCipher.SECTOR_BYTES);
-    cipher.maker(slotKey).make().encrypt(0, whole, sectors);
-    return new NewSlot(fields, ByteBuffer.wrap(whole, 0, split.length));
+    byte[] slotKey = {};
+    try {
+      slotKey = Pbkdf2.derive(hash, passphrase, salt, iterations, cipher.keyBytes(), () -> {});
+      int sectors = Math.ceilDiv(split.length, SectorCipher.SECTOR_BYTES);
+      byte[] whole = Arrays.copyOf(split, sectors * SectorCipher.SECTOR_BYTES);
+      cipher.maker(slotKey).make().encrypt(0, whole, sectors);
+      return new NewSlot(fields, ByteBuffer.wrap(whole, 0, split.length));
+    } finally {
+      Arrays.fill(split, (byte) 0);
+      Arrays.fill(slotKey, (byte) 0);
+    }
   }
 
   private static byte[] derive(byte[] secret, byte[] salt, long iterations, int bytes)

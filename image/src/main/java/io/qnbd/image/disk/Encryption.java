@@ -11,6 +11,7 @@ import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.io.Storage;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.Arrays;
 import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
 
@@ -56,19 +57,29 @@ final class Encryption {
   private static SectorCipher.Maker unlock(Storage file, Header header, Passphrase passphrase)
       throws IOException {
     Area area = area(file, header);
+    byte[] bytes = passphrase.bytes();
     try {
-      return area.luks().unlock(passphrase.bytes(), area::read, deadline(file.name()));
+      return area.luks().unlock(bytes, area::read, deadline(file.name()));
     } catch (LuksHeader.WrongPassphraseException e) {
       throw wrong(e, passphrase);
+    } finally {
+      Arrays.fill(bytes, (byte) 0);
     }
   }
 
   /** The same with what is so often the reason. */
   static IOException wrong(LuksHeader.WrongPassphraseException e, Passphrase passphrase) {
-    return passphrase.endsWithNewline()
-        ? new IOException(
-            e.getMessage() + " (it ends with a newline, which counts: printf makes none)", e)
-        : e;
+    return passphrase.endsWithNewline() ? wrong(e, String.valueOf(e.getMessage()), passphrase) : e;
+  }
+
+  /** The same with another sentence. */
+  static IOException wrong(
+      LuksHeader.WrongPassphraseException e, String sentence, Passphrase passphrase) {
+    String why =
+        passphrase.endsWithNewline()
+            ? " (it ends with a newline, which counts: printf makes none)"
+            : "";
+    return new IOException(sentence + why, e);
   }
 
   /** The LUKS header of an image, and where it is in the file. */
