@@ -8,6 +8,7 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
+import io.qnbd.image.KeyChange;
 import io.qnbd.image.OpenOptions;
 import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
@@ -168,28 +169,39 @@ public final class ImageFiles {
       Path path, OpenOptions how, AmendOptions amend, ProgressListener progress)
       throws IOException {
     OpenOptions options = how.withFormat(ImageFormat.QCOW2).withReadOnly(false);
+    KeyChange keys = amend.keys();
     boolean zeroesGo;
-    try (FileStorage file = openForReading(path, options)) {
-      zeroesGo = Amending.check(file, amend);
-      if (amend.keys() != null) {
-        KeySlots.requireLuks(file, ImageFile.of(file).readHeader());
+    KeySlots slots = null;
+    try {
+      try (FileStorage file = openForReading(path, options)) {
+        zeroesGo = Amending.check(file, amend);
+        if (!zeroesGo) { // else opening it tells, with all that lies below
+          int method = ImageFile.of(file).readHeader().cryptMethod();
+          requireNeeded(path, options, method != Header.CRYPT_NONE);
+        }
+        slots = keys == null ? null : KeySlots.check(file, options.passphrase(), keys);
       }
-      if (!zeroesGo) { // else opening it tells, with all that lies below
-        int method = ImageFile.of(file).readHeader().cryptMethod();
-        requireNeeded(path, options, method != Header.CRYPT_NONE);
+      if (zeroesGo) {
+        expandZeroes(path, options, progress);
       }
-    }
-    if (zeroesGo) {
-      try (DiskImage image = open(path, options, progress)) {
-        if (image instanceof Qcow2Image qcow2) {
-          qcow2.expandZeroes(progress);
+      try (FileStorage file = openForChange(path)) {
+        Amending.amend(file, amend, progress);
+        if (slots != null) {
+          slots.write(file);
         }
       }
+    } finally {
+      if (slots != null) {
+        slots.close();
+      }
     }
-    try (FileStorage file = openForChange(path)) {
-      Amending.amend(file, amend, progress);
-      if (amend.keys() != null) {
-        KeySlots.change(file, options.passphrase(), amend.keys());
+  }
+
+  private static void expandZeroes(Path path, OpenOptions options, ProgressListener progress)
+      throws IOException {
+    try (DiskImage image = open(path, options, progress)) {
+      if (image instanceof Qcow2Image qcow2) {
+        qcow2.expandZeroes(progress);
       }
     }
   }

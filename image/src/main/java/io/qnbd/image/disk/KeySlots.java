@@ -1,9 +1,9 @@
 package io.qnbd.image.disk;
 
+import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.KeyChange;
 import io.qnbd.image.Passphrase;
 import io.qnbd.image.UnsupportedImageException;
-import io.qnbd.image.crypt.KeyTime;
 import io.qnbd.image.crypt.LuksHeader;
 import io.qnbd.image.crypt.LuksMaker;
 import io.qnbd.image.format.Header;
@@ -12,8 +12,11 @@ import io.qnbd.image.metadata.ImageFile;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.security.SecureRandom;
+import java.util.Arrays;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.stream.Collectors;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -33,39 +36,58 @@ import org.jspecify.annotations.Nullable;
  * one goes, another must have been opened.
  *
  * <p>At rest, and only in an image without a fault: see {@link io.qnbd.image.check.Amending}.
+ *
+ * <p>Owner: one call, which closes it: then the key is wiped.
  */
-final class KeySlots {
-  private final Storage file;
+final class KeySlots implements AutoCloseable {
   private final Encryption.Area area;
   private final LuksHeader luks;
-  private final KeyTime time;
+  private final KeyChange change;
 
-  private KeySlots(Storage file, Header header) throws IOException {
-    this.file = file;
-    this.area = Encryption.area(file, header);
+  /** What opens the image, until this is closed. */
+  private final LuksHeader.Unlocked unlocked;
+
+  /** The slot that is to come, or those that are to go. */
+  private final Set<Integer> slots;
+
+  private KeySlots(Encryption.Area area, Passphrase opening, KeyChange change) throws IOException {
+    this.area = area;
     this.luks = area.luks();
-    this.time = Encryption.deadline(file.name());
+    this.change = change;
+    try {
+      this.unlocked = find(opening, Set.of());
+    } catch (LuksHeader.WrongPassphraseException e) {
+      throw Encryption.wrong(e, opening);
+    }
+    boolean done = false;
+    try {
+      this.slots =
+          switch (change) {
+            case KeyChange.Add add -> Set.of(freeSlot(add.slot()));
+            case KeyChange.Remove remove -> going(opening, remove);
+          };
+      done = true;
+    } finally {
+      if (!done) {
+        close();
+      }
+    }
   }
 
   /**
-   * Makes the change; durable when this returns.
+   * Throws unless the change can be made; reads only.
    *
    * @param opening a passphrase that opens the image
    */
-  static void change(Storage file, @Nullable Passphrase opening, KeyChange change)
+  static KeySlots check(Storage file, @Nullable Passphrase opening, KeyChange change)
       throws IOException {
     Header header = ImageFile.of(file).readHeader();
     requireLuks(file, header);
     Passphrase passphrase = Encryption.require(file, header, opening);
-    KeySlots slots = new KeySlots(file, header);
-    switch (change) {
-      case KeyChange.Add add -> slots.add(passphrase, add);
-      case KeyChange.Remove remove -> slots.remove(passphrase, remove);
-    }
+    return new KeySlots(Encryption.area(file, header), passphrase, change);
   }
 
-  /** Throws unless the image has key slots. */
-  static void requireLuks(Storage file, Header header) throws UnsupportedImageException {
+  private static void requireLuks(Storage file, Header header) throws UnsupportedImageException {
     if (header.cryptMethod() != Header.CRYPT_LUKS) {
       throw new UnsupportedImageException(
           "%s: has no key slots: it is not encrypted with LUKS (its encryption: %s)"
@@ -73,19 +95,71 @@ final class KeySlots {
     }
   }
 
-  private LuksHeader.Unlocked open(Passphrase passphrase, Set<Integer> except) throws IOException {
-    try {
-      return luks.find(passphrase.bytes(), area::read, time, except);
-    } catch (LuksHeader.WrongPassphraseException e) {
-      throw Encryption.wrong(e, passphrase);
+  /** Makes the change, in the file that was checked; durable when this returns. */
+  void write(Storage file) throws IOException {
+    Encryption.Area now = Encryption.area(file, ImageFile.of(file).readHeader());
+    if (now.at() != area.at() || !now.luks().same(luks)) {
+      throw new IOException(file.name() + ": its key slots were changed meanwhile: try again");
+    }
+    for (int slot : slots) {
+      switch (change) {
+        case KeyChange.Add add -> add(file, slot, add);
+        case KeyChange.Remove _ -> erase(file, slot);
+      }
     }
   }
 
-  private void add(Passphrase opening, KeyChange.Add add) throws IOException {
-    byte[] key = open(opening, Set.of()).key();
-    int slot = freeSlot(add.slot());
+  /** A removal makes several searches; each has the time that opening the image has. */
+  private LuksHeader.Unlocked find(Passphrase passphrase, Set<Integer> except) throws IOException {
+    byte[] bytes = passphrase.bytes();
+    try {
+      return luks.find(bytes, area::read, Encryption.deadline(name()), except);
+    } finally {
+      Arrays.fill(bytes, (byte) 0);
+    }
+  }
+
+  private String name() {
+    return area.file().name();
+  }
+
+  private int freeSlot(@Nullable Integer wanted) throws IOException {
+    if (wanted != null) {
+      if (luks.uses(wanted)) {
+        throw new IOException(
+            "%s: key slot %d is in use: remove it first, or leave the number out"
+                .formatted(name(), wanted));
+      }
+      long _ = luks.materialAt(wanted);
+      return wanted;
+    }
+    CorruptImageException refused = null;
+    for (int slot = 0; slot < KeyChange.SLOTS; slot++) {
+      if (!luks.uses(slot)) {
+        try {
+          long _ = luks.materialAt(slot);
+          return slot;
+        } catch (CorruptImageException e) {
+          refused = refused == null ? e : refused;
+        }
+      }
+    }
+    if (refused != null) {
+      throw refused;
+    }
+    throw new IOException(
+        "%s: all %d key slots are in use: remove one first".formatted(name(), KeyChange.SLOTS));
+  }
+
+  private void add(Storage file, int slot, KeyChange.Add add) throws IOException {
     long materialAt = area.at() + luks.materialAt(slot);
-    LuksMaker.NewSlot made = luks.newSlot(add.passphrase().bytes(), key, add.iterMillis());
+    byte[] passphrase = add.passphrase().bytes();
+    LuksMaker.NewSlot made;
+    try {
+      made = luks.newSlot(passphrase, unlocked.key(), add.iterMillis());
+    } finally {
+      Arrays.fill(passphrase, (byte) 0);
+    }
     long slotAt = area.at() + LuksHeader.slotAt(slot);
     file.write(materialAt, made.material());
     file.write(slotAt + LuksMaker.NewSlot.FIELDS_AT, made.fields());
@@ -94,72 +168,73 @@ final class KeySlots {
     file.sync();
   }
 
-  private int freeSlot(@Nullable Integer wanted) throws IOException {
-    if (wanted != null) {
-      if (luks.uses(wanted)) {
-        throw new IOException(
-            "%s: key slot %d is in use: remove it first, or leave the number out"
-                .formatted(file.name(), wanted));
-      }
-      return wanted;
+  private Set<Integer> going(Passphrase opening, KeyChange.Remove remove) throws IOException {
+    Integer slot = remove.slot();
+    Passphrase passphrase = remove.passphrase();
+    Set<Integer> going = new TreeSet<>();
+    if (passphrase != null) {
+      going.addAll(openedBy(passphrase));
+    } else if (slot == null) {
+      throw new AssertionError("a removal says what goes");
+    } else if (luks.uses(slot)) {
+      going.add(slot);
+    } else {
+      throw new IOException("%s: key slot %d is free".formatted(name(), slot));
     }
-    for (int slot = 0; slot < KeyChange.SLOTS; slot++) {
-      if (!luks.uses(slot)) {
-        return slot;
-      }
-    }
-    throw new IOException(
-        "%s: all %d key slots are in use: remove one first"
-            .formatted(file.name(), KeyChange.SLOTS));
-  }
-
-  private void remove(Passphrase opening, KeyChange.Remove remove) throws IOException {
-    LuksHeader.Unlocked _ = open(opening, Set.of());
-    Set<Integer> going = going(remove);
     if (!remove.force()) {
       requireOpenAfterwards(opening, going);
     }
-    for (int slot : going) {
-      erase(slot);
+    for (int each : going) {
+      long _ = luks.materialAt(each); // refused before the first is erased
+    }
+    return going;
+  }
+
+  /** All slots that a passphrase fits; each is tried once. */
+  private Set<Integer> openedBy(Passphrase passphrase) throws IOException {
+    Set<Integer> opened = new TreeSet<>();
+    Set<Integer> tried = new TreeSet<>();
+    try {
+      while (true) {
+        LuksHeader.Unlocked found = find(passphrase, tried);
+        Arrays.fill(found.key(), (byte) 0);
+        opened.add(found.slot());
+        tried.addAll(upTo(found.slot()));
+      }
+    } catch (LuksHeader.WrongPassphraseException e) {
+      if (opened.isEmpty()) {
+        throw Encryption.wrong(
+            e,
+            name() + ": the passphrase to be removed fits none of the image's key slots",
+            passphrase);
+      }
+      return opened;
     }
   }
 
-  private Set<Integer> going(KeyChange.Remove remove) throws IOException {
-    Integer slot = remove.slot();
-    Passphrase passphrase = remove.passphrase();
-    if (slot != null) {
-      if (!luks.uses(slot)) {
-        throw new IOException("%s: key slot %d is free".formatted(file.name(), slot));
-      }
-      return Set.of(slot);
-    }
-    if (passphrase == null) {
-      throw new AssertionError("a removal says what goes");
-    }
-    Set<Integer> going = new TreeSet<>();
-    going.add(open(passphrase, going).slot());
-    try {
-      while (true) {
-        going.add(luks.find(passphrase.bytes(), area::read, time, going).slot());
-      }
-    } catch (LuksHeader.WrongPassphraseException _) {
-      return going;
-    }
+  /** Slots are tried in their order, so when one is found those before it were not it. */
+  private static Set<Integer> upTo(int slot) {
+    return IntStream.rangeClosed(0, slot).boxed().collect(Collectors.toSet());
   }
 
   private void requireOpenAfterwards(Passphrase opening, Set<Integer> going) throws IOException {
+    if (!going.contains(unlocked.slot())) {
+      return;
+    }
+    Set<Integer> except = new TreeSet<>(going);
+    except.addAll(upTo(unlocked.slot()));
     try {
-      LuksHeader.Unlocked _ = luks.find(opening.bytes(), area::read, time, going);
+      Arrays.fill(find(opening, except).key(), (byte) 0);
     } catch (LuksHeader.WrongPassphraseException e) {
       throw new IOException(
           "%s: the passphrase that opens it would not do so any more: open it with one that stays,"
-                  .formatted(file.name())
+                  .formatted(name())
               + " or say --force; without any passphrase its data is lost",
           e);
     }
   }
 
-  private void erase(int slot) throws IOException {
+  private void erase(Storage file, int slot) throws IOException {
     long slotAt = area.at() + LuksHeader.slotAt(slot);
     byte[] noise = new byte[luks.materialBytes()];
     new SecureRandom().nextBytes(noise);
@@ -170,5 +245,10 @@ final class KeySlots {
     file.write(
         slotAt + LuksMaker.NewSlot.FIELDS_AT, ByteBuffer.allocate(LuksMaker.NewSlot.FIELDS_BYTES));
     file.sync();
+  }
+
+  @Override
+  public void close() {
+    Arrays.fill(unlocked.key(), (byte) 0);
   }
 }
