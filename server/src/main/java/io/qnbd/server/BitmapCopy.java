@@ -8,14 +8,17 @@ import io.qnbd.image.UnsupportedImageException;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Copies the persistent dirty bitmaps of one disk to another that gets the same contents.
  *
- * <p>{@link #begin} adds them, so that what can't be is refused before any data is copied; they
- * record nothing meanwhile. {@link #finish} fills them and lets those record that do so in the
- * source. One that was not finished is removed when this is closed.
+ * <p>{@link #begin} refuses what can't be before any data is copied, and leaves nothing behind.
+ * {@link #finish} adds them. Each records from its first moment, in a disk that has changed: so it
+ * can't be believed until it has its bits, or, if it is to go on recording, until the disk is
+ * closed. A copy that was killed leaves no bitmap that says that nothing has changed.
  */
 final class BitmapCopy implements AutoCloseable {
   private final Terminal terminal;
@@ -23,7 +26,8 @@ final class BitmapCopy implements AutoCloseable {
   private final String target;
   private final boolean skipBroken;
 
-  private final List<BitmapInfo> begun = new ArrayList<>();
+  private List<BitmapInfo> copied = List.of();
+  private final List<String> added = new ArrayList<>();
   private @Nullable Bitmaps unfinished;
 
   /**
@@ -40,7 +44,7 @@ final class BitmapCopy implements AutoCloseable {
   }
 
   void begin(DiskImage from, DiskImage to) throws IOException {
-    List<BitmapInfo> copied = believed(from);
+    copied = believed(from);
     if (copied.isEmpty()) {
       return;
     }
@@ -50,10 +54,27 @@ final class BitmapCopy implements AutoCloseable {
               .formatted(source, from.virtualBytes(), target, to.virtualBytes()));
     }
     Bitmaps bitmaps = to.bitmaps();
+    requireNamesFree(bitmaps);
+    requireAddable(bitmaps);
     unfinished = bitmaps;
+  }
+
+  private void requireNamesFree(Bitmaps bitmaps) throws IOException {
+    Set<String> names = bitmaps.list().stream().map(BitmapInfo::name).collect(Collectors.toSet());
     for (BitmapInfo info : copied) {
-      bitmaps.add(info.name(), info.granularityBytes(), false);
-      begun.add(info);
+      if (names.contains(info.name())) {
+        throw new IOException(
+            "%s: there is a bitmap named %s already".formatted(target, info.name()));
+      }
+    }
+  }
+
+  /** Adds one of each granularity, under a name that nobody takes for a copy, and removes it. */
+  private void requireAddable(Bitmaps bitmaps) throws IOException {
+    String name = ".qnbd-convert-" + ProcessHandle.current().pid();
+    for (long bytes : copied.stream().map(BitmapInfo::granularityBytes).distinct().toList()) {
+      bitmaps.add(name, bytes, false);
+      bitmaps.remove(name);
     }
   }
 
@@ -63,7 +84,7 @@ final class BitmapCopy implements AutoCloseable {
       bitmaps.requireAllListed();
     } catch (CorruptImageException e) {
       if (!skipBroken) {
-        throw e;
+        throw new IOException(e.getMessage() + ": copy without them with --skip-broken-bitmaps", e);
       }
       warn(String.valueOf(e.getMessage()));
     }
@@ -100,26 +121,39 @@ final class BitmapCopy implements AutoCloseable {
     if (bitmaps == null) {
       return;
     }
-    for (BitmapInfo info : begun) {
+    for (BitmapInfo info : copied) {
+      bitmaps.add(info.name(), info.granularityBytes(), true);
+      added.add(info.name());
       bitmaps.merge(info.name(), from, info.name());
-    }
-    for (BitmapInfo info : begun) {
-      if (info.enabled()) {
-        bitmaps.enable(info.name());
+      if (!info.enabled()) {
+        bitmaps.disable(info.name());
       }
     }
     unfinished = null;
   }
 
-  /** An empty bitmap that is believed would say that nothing has changed. */
+  /** Part of what was asked for is nothing: removes what was added if not all could be. */
   @Override
   public void close() throws IOException {
     Bitmaps bitmaps = unfinished;
     unfinished = null;
-    if (bitmaps != null) {
-      for (BitmapInfo info : begun) {
-        bitmaps.remove(info.name());
+    if (bitmaps == null) {
+      return;
+    }
+    IOException failed = null;
+    for (String name : added) {
+      try {
+        bitmaps.remove(name);
+      } catch (IOException e) {
+        if (failed == null) {
+          failed = e;
+        } else {
+          failed.addSuppressed(e);
+        }
       }
+    }
+    if (failed != null) {
+      throw failed;
     }
   }
 }
