@@ -338,6 +338,32 @@ final class EncryptionIT {
   }
 
   @Test
+  void aPlainOverlayIsMadeOverAnEncryptedImage() throws IOException {
+    try (Place place = Place.make()) {
+      Path base = place.byQemu("base.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      place.qemuIo(base, "write -P 0x11 0 300k");
+      Path source = place.images().path("source.qcow2");
+      String[] key = {"--passphrase-file", place.key().toString()};
+      QnbdProcess.run("create", "-b", "base.qcow2", "-F", "qcow2", source.toString()).mustExit(0);
+      Path overlay = place.images().path("overlay.qcow2");
+      List<String> line = new ArrayList<>(List.of("convert", "-B", "base.qcow2", "-F", "qcow2"));
+      line.addAll(List.of("--source-passphrase-file", key[1], key[0], key[1]));
+      line.addAll(List.of(source.toString(), overlay.toString()));
+      QnbdProcess.run(line.toArray(String[]::new)).mustExit(0);
+      try (QnbdProcess qnbd = place.serve(overlay.toString())) {
+        overNbd(qnbd, "read -P 0x11 0 300k", "read -P 0 300k 1M");
+        qnbd.stop();
+      }
+      Path plain = place.images().qcow2("plain.qcow2", "1M");
+      BadInputIT.assertRefused(
+          QnbdProcess.run(
+              "convert", key[0], key[1], plain.toString(), place.images().path("x.qcow2") + ""),
+          64,
+          "-o encrypt.format=luks");
+    }
+  }
+
+  @Test
   void aBitmapIsMergedFromAnEncryptedImage() throws IOException {
     try (Place place = Place.make()) {
       Path source = place.byQemu("source.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
@@ -451,6 +477,10 @@ final class EncryptionIT {
           amend("-o encrypt.state=active --new-passphrase-file " + first, second, image),
           1,
           "passphrase is wrong");
+      BadInputIT.assertRefused(
+          amend("-o encrypt.state=inactive --old-passphrase-file " + first, third, image),
+          1,
+          "the passphrase to be removed");
     }
   }
 

@@ -304,7 +304,8 @@ final class ConvertCommand implements Callable<Integer> {
     settings.add("compression_type", compressionType);
     @Nullable Passphrase opening = passphrase.read();
     CreateOptions options =
-        settings.toOptions(format, sizeFor(format, from.virtualBytes()), opening);
+        settings.toOptions(
+            format, sizeFor(format, from.virtualBytes()), settings.plainOverlay() ? null : opening);
     boolean overlay = options.backingFile() != null;
     try (PartialFile partial = new PartialFile(path, force)) {
       DiskImages.create(partial.path(), options);

@@ -179,7 +179,8 @@ final class CreateSettings {
       @Nullable Passphrase added, @Nullable Passphrase removed, boolean force) {
     String state = given.get(ENCRYPT_STATE);
     if (state == null) {
-      if (added != null || removed != null || force || given.containsKey(ENCRYPT_KEYSLOT)) {
+      boolean ofSlot = given.containsKey(ENCRYPT_KEYSLOT) || given.containsKey(ENCRYPT_ITER_TIME);
+      if (added != null || removed != null || force || ofSlot) {
         throw new UsageException(
             "say what becomes of the key slot: -o encrypt.state=active or inactive");
       }
@@ -213,6 +214,10 @@ final class CreateSettings {
     if (added != null || (removed == null) == (slot == null)) {
       throw new UsageException(
           "encrypt.state=inactive takes an encrypt.keyslot or an --old-passphrase-file");
+    }
+    if (given.containsKey(ENCRYPT_ITER_TIME)) {
+      throw new UsageException(
+          "encrypt.iter-time is for a passphrase that comes, with encrypt.state=active");
     }
     return new KeyChange.Remove(removed, slot, force);
   }
@@ -249,7 +254,7 @@ final class CreateSettings {
     String method = given.get(ENCRYPT_FORMAT);
     if (method == null) {
       if (passphrase != null || given.containsKey(ENCRYPT_ITER_TIME)) {
-        throw new UsageException("say how to encrypt the image: --encrypt luks");
+        throw new UsageException("say how to encrypt the image: -o encrypt.format=luks");
       }
       return null;
     }
@@ -261,6 +266,11 @@ final class CreateSettings {
           "an encrypted image needs a passphrase: --passphrase-file or --passphrase-fd");
     }
     return new CreateOptions.Encryption(passphrase, iterMillis());
+  }
+
+  /** Whether it is an overlay, itself not encrypted: a passphrase is for what lies below then. */
+  boolean plainOverlay() {
+    return path(BACKING_FILE) != null && !given.containsKey(ENCRYPT_FORMAT);
   }
 
   /** Who makes a passphrase from it knows the bounds. */

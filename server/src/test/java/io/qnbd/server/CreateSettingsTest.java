@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
+import io.qnbd.image.Passphrase;
 import io.qnbd.image.Preallocation;
 import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
@@ -99,5 +100,38 @@ final class CreateSettingsTest {
     CreateSettings settings = new CreateSettings();
     settings.addList("preallocation=off");
     assertEquals(CreateOptions.raw(4096), settings.toOptions(ImageFormat.RAW, 4096L, null));
+  }
+
+  private static CreateSettings settings(String list) {
+    CreateSettings settings = new CreateSettings();
+    settings.addList(list);
+    return settings;
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "encrypt.iter-time=20",
+        "encrypt.keyslot=1",
+        "encrypt.state=inactive,encrypt.keyslot=1,encrypt.iter-time=20",
+        "encrypt.state=inactive",
+        "encrypt.state=active"
+      })
+  void refusesKeySlotsThatAreHalfSaid(String list) {
+    assertThrows(UsageException.class, () -> settings(list).toAmendment(null, null, false));
+  }
+
+  @Test
+  void aPassphraseIsForWhatIsEncrypted() {
+    Passphrase passphrase = Passphrase.of(new byte[] {1});
+    UsageException refused =
+        assertThrows(
+            UsageException.class,
+            () -> settings("compat=1.1").toOptions(ImageFormat.QCOW2, 512L, passphrase));
+    assertTrue(String.valueOf(refused.getMessage()).contains("-o encrypt.format=luks"));
+    String overlay = "backing_file=base,backing_fmt=qcow2";
+    assertTrue(settings(overlay).plainOverlay());
+    assertFalse(settings(overlay + ",encrypt.format=luks").plainOverlay());
+    assertFalse(settings("compat=1.1").plainOverlay());
   }
 }
