@@ -11,13 +11,12 @@ import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.metadata.MetadataUse;
+import io.qnbd.image.metadata.SeenTables;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
 import java.io.IOException;
 import java.util.Arrays;
-import java.util.HashSet;
 import java.util.List;
-import java.util.Set;
 
 /**
  * Which clusters an image's bitmaps have, to make sure that nothing else has them.
@@ -35,6 +34,11 @@ import java.util.Set;
 final class BitmapClusters {
   /** Tells most of the clusters that are not a bitmap's without a search. */
   private static final int FILTER_BITS = 1 << 16;
+
+  /** More than any image has that is not made to keep us busy: 256 GiB of 64 KiB clusters. */
+  private static final int CLUSTERS_MAX = 1 << 22;
+
+  private static final int PIECE_ENTRIES = 8192;
 
   private final LatchedStorage file;
   private final Header header;
@@ -70,11 +74,11 @@ final class BitmapClusters {
     BitmapClusters clusters = new BitmapClusters(file, header, allocator);
     clusters.addDirectory();
     for (Bitmap bitmap : bitmaps) {
-      clusters.addTable(bitmap.entry);
+      clusters.addTable(bitmap);
     }
     clusters.requireDistinct(); // the tables, before data is taken from them
     for (Bitmap bitmap : bitmaps) {
-      clusters.addData(bitmap.entry);
+      clusters.addData(bitmap);
     }
     clusters.requireDistinct();
     clusters.requireCounted();
@@ -92,37 +96,51 @@ final class BitmapClusters {
     add(place.directoryOffset(), place.directoryBytes());
   }
 
-  /** Of a table that is not where one can be, nothing is ever written or freed. */
-  private boolean sound(BitmapEntry entry) throws IOException {
-    long at = entry.tableOffset();
-    return entry.tableEntries() > 0
-        && at > 0
-        && geometry.inCluster(at) == 0
-        && at <= file.length() - (long) entry.tableEntries() * Long.BYTES;
-  }
-
-  private void addTable(BitmapEntry entry) throws IOException {
-    if (sound(entry)) {
-      add(entry.tableOffset(), (long) entry.tableEntries() * Long.BYTES);
-    }
-  }
-
-  private void addData(BitmapEntry entry) throws IOException {
-    if (!sound(entry)) {
+  /** The file may grow to where a table is that is not in it: then it would be somebody's data. */
+  private void addTable(Bitmap bitmap) throws IOException {
+    BitmapEntry entry = bitmap.entry;
+    if (entry.tableEntries() == 0) {
       return;
     }
-    long[] table = new long[entry.tableEntries()];
-    TableIo.read(file, entry.tableOffset(), table, "table of a bitmap");
+    long at = entry.tableOffset();
+    long bytes = (long) entry.tableEntries() * Long.BYTES;
+    if (at <= 0
+        || geometry.inCluster(at) != 0
+        || at > file.length() - bytes
+        || !BitmapEntry.dataFits(entry.tableEntries(), geometry.clusterBytes())) {
+      throw new CorruptImageException(
+          "%s: bitmap %s has its table of %d bytes at 0x%x, expected a cluster inside the file"
+              .formatted(file.name(), entry.name(), bytes, at));
+    }
+    add(at, bytes);
+  }
+
+  private void addData(Bitmap bitmap) throws IOException {
+    BitmapEntry entry = bitmap.entry;
     StoredBits rules = new StoredBits(file, geometry, entry);
-    for (long value : table) {
-      long data = BitmapTableEntry.dataOffset(value);
-      if (data != 0 && rules.sound(value)) {
-        add(data, geometry.clusterBytes());
+    long[] piece = new long[PIECE_ENTRIES];
+    for (int first = 0; first < entry.tableEntries(); first += PIECE_ENTRIES) {
+      long at = entry.tableOffset() + (long) first * Long.BYTES;
+      int count = Math.min(PIECE_ENTRIES, entry.tableEntries() - first);
+      if (file.isHole(at, (long) count * Long.BYTES)) {
+        continue;
+      }
+      long[] values = count == PIECE_ENTRIES ? piece : new long[count];
+      TableIo.read(file, at, values, "table of a bitmap");
+      for (int index = 0; index < count; index++) {
+        rules.require(values[index], first + index);
+        if (BitmapTableEntry.dataOffset(values[index]) != 0) {
+          add(BitmapTableEntry.dataOffset(values[index]), geometry.clusterBytes());
+        }
       }
     }
   }
 
-  private void add(long at, long bytes) {
+  private void add(long at, long bytes) throws CorruptImageException {
+    if (count + geometry.clustersFor(bytes) > CLUSTERS_MAX) {
+      throw new CorruptImageException(
+          "%s: its bitmaps have more than %d clusters".formatted(file.name(), CLUSTERS_MAX));
+    }
     for (long i = 0; i < geometry.clustersFor(bytes); i++) {
       long cluster = geometry.clusterOf(at) + i;
       if (count == clusters.length) {
@@ -155,24 +173,24 @@ final class BitmapClusters {
   }
 
   private void requireInNoTable(DirtyBitmaps.Tables l1Tables) throws IOException {
-    Set<Long> seen = new HashSet<>();
+    SeenTables seen = new SeenTables();
     long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
     l1Tables.forEach(l1 -> {
       for (long entry : l1) {
         long table = L1Entry.tableOffset(entry);
-        if (table != 0 && seen.add(table)) {
-          requireInNoL2(table, l2);
+        if (table != 0) {
+          requireInNoL2(table, seen, l2);
         }
       }
     });
   }
 
-  private void requireInNoL2(long table, long[] l2) throws IOException {
+  private void requireInNoL2(long table, SeenTables seen, long[] l2) throws IOException {
     requireOther(table, geometry.clusterBytes(), "an L2 table");
     // Whoever comes to use a table that is not where one can be is told.
     boolean plausible =
         geometry.inCluster(table) == 0 && table <= file.length() - geometry.clusterBytes();
-    if (plausible && !file.isHole(table, geometry.clusterBytes())) {
+    if (plausible && !file.isHole(table, geometry.clusterBytes()) && seen.add(table)) {
       TableIo.read(file, table, l2, "L2 table");
       requireInNoEntry(l2);
     }

@@ -2,13 +2,14 @@ package io.qnbd.image.snapshot;
 
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.format.Geometry;
+import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.SeenTables;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
-import java.util.HashSet;
+import java.util.Arrays;
 import java.util.List;
-import java.util.Set;
 import java.util.concurrent.locks.ReentrantLock;
 
 /**
@@ -26,11 +27,11 @@ import java.util.concurrent.locks.ReentrantLock;
  * <p>Owner: whoever holds the lock of those who change snapshots.
  */
 final class LastReferences {
-  /** 16 MiB of counters; 512 GiB with 64 KiB clusters. */
-  private static final int RANGE_CLUSTERS = 1 << 23;
+  /** 64 MiB of counters; 2 TiB with 64 KiB clusters. */
+  private static final int RANGE_CLUSTERS = 1 << 25;
 
   /** More than any file has that is not made to keep us busy. */
-  private static final int RANGES_MAX = 256;
+  private static final int RANGES_MAX = 64;
 
   private final Storage file;
   private final Geometry geometry;
@@ -79,22 +80,26 @@ final class LastReferences {
     long clusters = Math.max(1, geometry.clustersFor(file.length()) - from);
     char[] times = new char[(int) Math.min(RANGE_CLUSTERS, clusters)];
     long[] next = {Long.MAX_VALUE};
-    TreeWalk.Reference count =
-        cluster -> {
+    Count count =
+        (cluster, more) -> {
           if (cluster >= from + times.length) {
             next[0] = Math.min(next[0], cluster);
-          } else if (cluster >= from && times[(int) (cluster - from)] < Character.MAX_VALUE) {
-            times[(int) (cluster - from)]++;
+          } else if (cluster >= from) {
+            int index = (int) (cluster - from);
+            times[index] = (char) Math.min(Character.MAX_VALUE, times[index] + more);
           }
         };
-    forEach(going, one -> walk.forEachReference(one, count));
+    forEachTable(
+        going,
+        (entry, entries) ->
+            walk.forEachReference(new long[] {entry}, cluster -> count.add(cluster, entries)));
     for (HostRun run : alsoGoing) {
       for (long cluster = run.first(); cluster < run.end(); cluster++) {
-        count.at(cluster);
+        count.add(cluster, 1);
       }
     }
     keepThoseThatGo(from, times);
-    Set<Long> seen = new HashSet<>();
+    SeenTables seen = new SeenTables();
     TreeWalk.Reference check =
         cluster -> {
           if (cluster >= from
@@ -103,7 +108,8 @@ final class LastReferences {
             throw stillInUse(cluster);
           }
         };
-    staying.forEach(l1 -> forEach(l1, one -> walk.forEachPlausible(one, seen, check)));
+    staying.forEach(l1 ->
+        forEachTable(l1, (entry, _) -> walk.forEachPlausible(new long[] {entry}, seen, check)));
     return next[0];
   }
 
@@ -134,18 +140,33 @@ final class LastReferences {
                 cluster, geometry.offsetOf(cluster)));
   }
 
-  private interface Step {
-    void on(long[] oneEntry) throws IOException;
+  private interface Count {
+    void add(long cluster, int times);
   }
 
-  /** An L1 entry at a time, so that no guest waits for long. */
-  private void forEach(long[] l1, Step step) throws IOException {
-    for (long entry : l1) {
-      metadata.lock();
-      try {
-        step.on(new long[] {entry});
-      } finally {
-        metadata.unlock();
+  private interface Step {
+    void on(long l1Entry, int times) throws IOException;
+  }
+
+  /**
+   * Each entry once and how many there are that name the same table, so that the time it takes is
+   * bounded by what the file has. One at a time, so that no guest waits for long.
+   */
+  private void forEachTable(long[] l1, Step step) throws IOException {
+    long[] sorted = new long[l1.length];
+    for (int index = 0; index < l1.length; index++) {
+      sorted[index] = L1Entry.tableOffset(l1[index]);
+    }
+    Arrays.sort(sorted);
+    for (int first = 0, end; first < sorted.length; first = end) {
+      for (end = first + 1; end < sorted.length && sorted[end] == sorted[first]; end++) {}
+      if (sorted[first] != 0) {
+        metadata.lock();
+        try {
+          step.on(sorted[first], end - first);
+        } finally {
+          metadata.unlock();
+        }
       }
     }
   }

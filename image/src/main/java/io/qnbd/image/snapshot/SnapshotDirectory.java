@@ -15,9 +15,8 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
-import java.util.HashSet;
+import java.util.Comparator;
 import java.util.List;
-import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -29,9 +28,6 @@ import org.jspecify.annotations.Nullable;
  * <p>Owner: the image's metadata lock.
  */
 public final class SnapshotDirectory {
-  /** As many snapshots as there may be, of disks of 1 TiB with 64 KiB clusters. */
-  private static final long TABLE_BYTES_MAX = 1L << 30;
-
   private final Storage file;
   private final Geometry geometry;
   private List<SnapshotEntry> entries;
@@ -87,32 +83,42 @@ public final class SnapshotDirectory {
    * Reads the L1 tables of all snapshots, one after the other; those that can't be are left out.
    *
    * @param except a snapshot that is left out too, or null
-   * @throws CorruptImageException when they are longer in all than those of any image that is used
+   * @throws CorruptImageException when they overlap, so that there is no end to them
    */
   public void forEachTable(@Nullable SnapshotEntry except, TableUse use) throws IOException {
     List<SnapshotEntry> wanted = new ArrayList<>(entries);
-    wanted.remove(except);
-    Set<Long> seen = new HashSet<>();
-    long left = TABLE_BYTES_MAX;
+    wanted.remove(except); // the first that is the same: a second one shares its table
+    List<SnapshotEntry> tables = new ArrayList<>();
     for (int index = 0; index < wanted.size(); index++) {
       SnapshotEntry entry = wanted.get(index);
-      try {
-        entry.requireTable(file.name(), index, geometry.clusterBytes(), file.length());
-      } catch (CorruptImageException _) {
-        continue; // whoever uses the snapshot is told
+      if (entry.l1Entries() > 0 && possible(entry, index)) {
+        tables.add(entry);
       }
-      left -= entry.l1Entries() * L1Entry.BYTES;
-      if (entry.l1Entries() == 0) {
-        continue;
+    }
+    tables.sort(Comparator.comparingLong(SnapshotEntry::l1Offset));
+    long end = 0;
+    for (SnapshotEntry entry : tables) {
+      if (entry.l1Offset() < end) {
+        throw new CorruptImageException(file.name() + ": the L1 tables of its snapshots overlap");
       }
-      if (left < 0 || !seen.add(entry.l1Offset())) {
-        throw new CorruptImageException(
-            file.name()
-                + ": the L1 tables of its snapshots can't be: they overlap, or have no end");
+      end = entry.l1Offset() + entry.l1Entries() * L1Entry.BYTES;
+    }
+    for (SnapshotEntry entry : tables) {
+      if (!file.isHole(entry.l1Offset(), entry.l1Entries() * L1Entry.BYTES)) {
+        long[] l1 = new long[(int) entry.l1Entries()];
+        TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
+        use.with(l1);
       }
-      long[] l1 = new long[(int) entry.l1Entries()];
-      TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
-      use.with(l1);
+    }
+  }
+
+  /** Whoever uses the snapshot is told why not. */
+  private boolean possible(SnapshotEntry entry, int index) throws IOException {
+    try {
+      entry.requireTable(file.name(), index, geometry.clusterBytes(), file.length());
+      return true;
+    } catch (CorruptImageException _) {
+      return false;
     }
   }
 

@@ -7,9 +7,9 @@ import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.metadata.Guard;
 import io.qnbd.image.metadata.MetadataUse;
+import io.qnbd.image.metadata.SeenTables;
 import io.qnbd.image.metadata.TableIo;
 import java.io.IOException;
-import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -47,9 +47,12 @@ final class TreeWalk {
       if (geometry.inCluster(table) != 0) {
         throw guard.found(String.format("an L1 entry is 0x%x, which names no L2 table", l1Entry));
       }
-      TableIo.read(file, table, l2, "L2 table");
       requireNotOf(MetadataUse.L2_TABLE, geometry.clusterOf(table));
       reference.at(geometry.clusterOf(table));
+      if (file.isHole(table, geometry.clusterBytes())) {
+        continue;
+      }
+      TableIo.read(file, table, l2, "L2 table");
       for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
         referencesOf(l2[index], reference, true);
       }
@@ -59,9 +62,10 @@ final class TreeWalk {
   /**
    * Tells of every reference once at least, and leaves out what can't be.
    *
-   * @param seen L2 tables that were walked through before; gets those of this L1 table
+   * @param seen L2 tables that were walked through before; gets those of this L1 table that are no
+   *     holes
    */
-  void forEachPlausible(long[] l1, Set<Long> seen, Reference reference) throws IOException {
+  void forEachPlausible(long[] l1, SeenTables seen, Reference reference) throws IOException {
     long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
     for (long l1Entry : l1) {
       long table = L1Entry.tableOffset(l1Entry);
@@ -69,11 +73,11 @@ final class TreeWalk {
           table != 0
               && geometry.inCluster(table) == 0
               && table <= file.length() - geometry.clusterBytes();
-      if (!plausible || !seen.add(table)) {
+      if (!plausible) {
         continue;
       }
       reference.at(geometry.clusterOf(table));
-      if (!file.isHole(table, geometry.clusterBytes())) {
+      if (!file.isHole(table, geometry.clusterBytes()) && seen.add(table)) {
         TableIo.read(file, table, l2, "L2 table");
         for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
           referencesOf(l2[index], reference, false);

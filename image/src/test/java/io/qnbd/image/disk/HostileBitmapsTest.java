@@ -49,6 +49,7 @@ final class HostileBitmapsTest {
     SNAPSHOT_DATA,
     DATA,
     FREE,
+    PAST_THE_END,
     DIRECTORY,
     OTHER_TABLE,
     ITSELF
@@ -73,14 +74,15 @@ final class HostileBitmapsTest {
     SHRINK
   }
 
-  record Case(Foreign foreign, Reference reference, boolean countedTwice) {}
+  record Case(Foreign foreign, Reference reference, boolean countedTwice, boolean inUse) {}
 
   static Stream<Case> cases() {
     List<Case> cases = new ArrayList<>();
     for (Reference reference : Reference.values()) {
       for (Foreign foreign : Foreign.values()) {
-        cases.add(new Case(foreign, reference, false));
-        cases.add(new Case(foreign, reference, true));
+        cases.add(new Case(foreign, reference, false, false));
+        cases.add(new Case(foreign, reference, true, false));
+        cases.add(new Case(foreign, reference, false, true));
       }
     }
     return cases.stream();
@@ -135,6 +137,7 @@ final class HostileBitmapsTest {
         case SNAPSHOT_DATA -> longAt(longAt(snapshotL1) & OFFSET_MASK) & OFFSET_MASK;
         case DATA -> longAt(l2At()) & OFFSET_MASK;
         case FREE -> file.length() - CLUSTER; // the caller has made it so
+        case PAST_THE_END -> Math.ceilDiv(file.length(), CLUSTER) * CLUSTER; // handed out next
         case DIRECTORY -> places.directory();
         case OTHER_TABLE -> places.tables().get(1);
         case ITSELF -> places.tables().get(0);
@@ -156,6 +159,9 @@ final class HostileBitmapsTest {
         }
         case TABLE -> set(places.directory(), at);
         case DATA -> set(places.tables().get(0), at);
+      }
+      if (kind.inUse()) {
+        file.write(places.directory() + 12, ByteBuffer.allocate(4).putInt(0, 1));
       }
       if (kind.countedTwice()) {
         long block = longAt(longAt(REFCOUNT_TABLE_OFFSET_AT));
@@ -183,8 +189,10 @@ final class HostileBitmapsTest {
       byte[] disk = new RawQcow2(file).disk(null);
       byte[] snapshot = new RawQcow2(file).snapshotDisk(0, null);
       int kept = WRITTEN * CLUSTER; // the rest is written to
+      boolean written = false;
       try (DiskImage image = open(file)) {
         act(image, action);
+        written = action == Action.WRITE;
       } catch (IOException e) {
         assertTrue(String.valueOf(e.getMessage()).length() > 10, e::toString);
       }
@@ -197,6 +205,10 @@ final class HostileBitmapsTest {
       RawQcow2 after = new RawQcow2(file);
       byte[] left = after.disk(null);
       assertArrayEquals(first(disk, kept), first(left, kept), () -> "the disk, after " + action);
+      if (written) {
+        byte[] last = Arrays.copyOfRange(left, DISK - CLUSTER, DISK);
+        assertArrayEquals(Pattern.fill(4, CLUSTER), last, "what was written");
+      }
       assertArrayEquals(
           snapshot, after.snapshotDisk(0, null), () -> "the snapshot, after " + action);
       assertEquals(1, after.snapshotCount());
