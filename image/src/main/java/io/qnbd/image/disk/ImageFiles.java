@@ -169,18 +169,8 @@ public final class ImageFiles {
       Path path, OpenOptions how, AmendOptions amend, ProgressListener progress)
       throws IOException {
     OpenOptions options = how.withFormat(ImageFormat.QCOW2).withReadOnly(false);
-    KeyChange keys = amend.keys();
-    boolean zeroesGo;
-    KeySlots slots = null;
-    try {
-      try (FileStorage file = openForReading(path, options)) {
-        zeroesGo = Amending.check(file, amend);
-        if (!zeroesGo) { // else opening it tells, with all that lies below
-          int method = ImageFile.of(file).readHeader().cryptMethod();
-          requireNeeded(path, options, method != Header.CRYPT_NONE);
-        }
-        slots = keys == null ? null : KeySlots.check(file, options.passphrase(), keys);
-      }
+    boolean zeroesGo = requireAmendable(path, options, amend);
+    try (KeySlots slots = checkKeys(path, options, amend.keys())) {
       if (zeroesGo) {
         expandZeroes(path, options, progress);
       }
@@ -190,10 +180,29 @@ public final class ImageFiles {
           slots.write(file);
         }
       }
-    } finally {
-      if (slots != null) {
-        slots.close();
+    }
+  }
+
+  /** Returns whether clusters of zeroes must go before the image is what it shall be. */
+  private static boolean requireAmendable(Path path, OpenOptions options, AmendOptions amend)
+      throws IOException {
+    try (FileStorage file = openForReading(path, options)) {
+      boolean zeroesGo = Amending.check(file, amend);
+      if (!zeroesGo) { // else opening it tells, with all that lies below
+        int method = ImageFile.of(file).readHeader().cryptMethod();
+        requireNeeded(path, options, method != Header.CRYPT_NONE);
       }
+      return zeroesGo;
+    }
+  }
+
+  private static @Nullable KeySlots checkKeys(
+      Path path, OpenOptions options, @Nullable KeyChange keys) throws IOException {
+    if (keys == null) {
+      return null;
+    }
+    try (FileStorage file = openForReading(path, options)) {
+      return KeySlots.check(file, options.passphrase(), keys);
     }
   }
 
