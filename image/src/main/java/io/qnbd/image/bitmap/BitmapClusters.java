@@ -10,6 +10,7 @@ import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.L2Entry;
 import io.qnbd.image.io.LatchedStorage;
+import io.qnbd.image.metadata.L1Tables;
 import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.SeenTables;
 import io.qnbd.image.metadata.TableIo;
@@ -66,7 +67,7 @@ final class BitmapClusters {
       Header header,
       Allocator allocator,
       List<Bitmap> bitmaps,
-      DirtyBitmaps.Tables l1Tables)
+      L1Tables l1Tables)
       throws IOException {
     if (bitmaps.isEmpty()) {
       return;
@@ -172,7 +173,7 @@ final class BitmapClusters {
     }
   }
 
-  private void requireInNoTable(DirtyBitmaps.Tables l1Tables) throws IOException {
+  private void requireInNoTable(L1Tables l1Tables) throws IOException {
     SeenTables seen = new SeenTables();
     long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
     l1Tables.forEach(l1 -> {

@@ -15,6 +15,7 @@ import io.qnbd.image.format.HeaderExtension;
 import io.qnbd.image.io.LatchedStorage;
 import io.qnbd.image.metadata.AutoclearBits;
 import io.qnbd.image.metadata.ImageFile;
+import io.qnbd.image.metadata.L1Tables;
 import io.qnbd.image.refcount.Allocator;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -93,18 +94,6 @@ public final class DirtyBitmaps {
     publish();
   }
 
-  /** What is done with an L1 table. */
-  @FunctionalInterface
-  public interface TableUse {
-    void with(long[] l1) throws IOException;
-  }
-
-  /** Reads L1 tables. */
-  @FunctionalInterface
-  public interface Tables {
-    void forEach(TableUse use) throws IOException;
-  }
-
   /**
    * The bitmaps of an image. A directory that is damaged is no reason not to use the disk: then
    * there are no bitmaps, the log says why, and the first change ends the truth of all of them. The
@@ -119,7 +108,7 @@ public final class DirtyBitmaps {
       ReentrantLock metadata,
       Allocator allocator,
       AutoclearBits autoclear,
-      @Nullable Tables l1Tables)
+      @Nullable L1Tables l1Tables)
       throws IOException {
     try {
       BitmapDirectory directory = BitmapDirectory.read(file, header, allocator, autoclear);

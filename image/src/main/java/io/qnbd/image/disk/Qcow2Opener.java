@@ -166,7 +166,7 @@ final class Qcow2Opener {
         compared
             ? use -> {
               use.with(layers.map().l1());
-              layers.directory().forEachTable(null, use::with);
+              layers.directory().forEachTable(null, use);
             }
             : null);
   }

@@ -2,13 +2,12 @@ package io.qnbd.image.snapshot;
 
 import io.qnbd.image.CorruptImageException;
 import io.qnbd.image.format.Geometry;
-import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.L1Tables;
 import io.qnbd.image.metadata.SeenTables;
 import io.qnbd.image.refcount.Allocator;
 import io.qnbd.image.refcount.HostRun;
 import java.io.IOException;
-import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.locks.ReentrantLock;
 
@@ -48,21 +47,16 @@ final class LastReferences {
     this.walk = walk;
   }
 
-  /** L1 tables as the file has them now. */
-  @FunctionalInterface
-  interface Tables {
-    void forEach(SnapshotDirectory.TableUse use) throws IOException;
-  }
-
   /**
    * Throws, and marks the image corrupt, if anything would be given away that is still in use.
    *
    * @param going the L1 table of the snapshot that goes
    * @param alsoGoing what is freed besides all that it refers to
-   * @param staying reads those of the disk and of all other snapshots: what is not counted more
-   *     than once any more is not in them any more, so they are read after the counts
+   * @param staying reads those of the disk and of all other snapshots as the file has them now:
+   *     what is not counted more than once any more is not in them any more, so they are read after
+   *     the counts
    */
-  void require(long[] going, List<HostRun> alsoGoing, Tables staying) throws IOException {
+  void require(long[] going, List<HostRun> alsoGoing, L1Tables staying) throws IOException {
     long from = 0;
     for (int range = 0; from < Long.MAX_VALUE; range++) {
       if (range == RANGES_MAX) {
@@ -74,7 +68,7 @@ final class LastReferences {
   }
 
   /** Returns where the next range begins that the snapshot refers to. */
-  private long requireIn(long from, long[] going, List<HostRun> alsoGoing, Tables staying)
+  private long requireIn(long from, long[] going, List<HostRun> alsoGoing, L1Tables staying)
       throws IOException {
     // What lies behind the end of the file is refused when it is met.
     long clusters = Math.max(1, geometry.clustersFor(file.length()) - from);
@@ -89,10 +83,9 @@ final class LastReferences {
             times[index] = (char) Math.min(Character.MAX_VALUE, times[index] + more);
           }
         };
-    forEachTable(
+    walk.forEachTable(
         going,
-        (entry, entries) ->
-            walk.forEachReference(new long[] {entry}, cluster -> count.add(cluster, entries)));
+        (entry, entries) -> walk.forEachReference(entry, cluster -> count.add(cluster, entries)));
     for (HostRun run : alsoGoing) {
       for (long cluster = run.first(); cluster < run.end(); cluster++) {
         count.add(cluster, 1);
@@ -108,8 +101,8 @@ final class LastReferences {
             throw stillInUse(cluster);
           }
         };
-    staying.forEach(l1 ->
-        forEachTable(l1, (entry, _) -> walk.forEachPlausible(new long[] {entry}, seen, check)));
+    staying.forEach(
+        l1 -> walk.forEachTable(l1, (entry, _) -> walk.forEachPlausible(entry, seen, check)));
     return next[0];
   }
 
@@ -142,32 +135,5 @@ final class LastReferences {
 
   private interface Count {
     void add(long cluster, int times);
-  }
-
-  private interface Step {
-    void on(long l1Entry, int times) throws IOException;
-  }
-
-  /**
-   * Each entry once and how many there are that name the same table, so that the time it takes is
-   * bounded by what the file has. One at a time, so that no guest waits for long.
-   */
-  private void forEachTable(long[] l1, Step step) throws IOException {
-    long[] sorted = new long[l1.length];
-    for (int index = 0; index < l1.length; index++) {
-      sorted[index] = L1Entry.tableOffset(l1[index]);
-    }
-    Arrays.sort(sorted);
-    for (int first = 0, end; first < sorted.length; first = end) {
-      for (end = first + 1; end < sorted.length && sorted[end] == sorted[first]; end++) {}
-      if (sorted[first] != 0) {
-        metadata.lock();
-        try {
-          step.on(sorted[first], end - first);
-        } finally {
-          metadata.unlock();
-        }
-      }
-    }
   }
 }

@@ -7,6 +7,7 @@ import io.qnbd.image.format.L1Entry;
 import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.format.SnapshotTable;
 import io.qnbd.image.io.Storage;
+import io.qnbd.image.metadata.L1Tables;
 import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
@@ -73,19 +74,13 @@ public final class SnapshotDirectory {
     return null;
   }
 
-  /** What is done with an L1 table. */
-  @FunctionalInterface
-  public interface TableUse {
-    void with(long[] l1) throws IOException;
-  }
-
   /**
    * Reads the L1 tables of all snapshots, one after the other; those that can't be are left out.
    *
    * @param except a snapshot that is left out too, or null
    * @throws CorruptImageException when they overlap, so that there is no end to them
    */
-  public void forEachTable(@Nullable SnapshotEntry except, TableUse use) throws IOException {
+  public void forEachTable(@Nullable SnapshotEntry except, L1Tables.Use use) throws IOException {
     List<SnapshotEntry> wanted = new ArrayList<>(entries);
     wanted.remove(except); // the first that is the same: a second one shares its table
     List<SnapshotEntry> tables = new ArrayList<>();

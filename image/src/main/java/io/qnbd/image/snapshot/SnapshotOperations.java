@@ -10,6 +10,7 @@ import io.qnbd.image.format.SnapshotEntry;
 import io.qnbd.image.io.Storage;
 import io.qnbd.image.mapping.ClusterMap;
 import io.qnbd.image.metadata.DirtyBit;
+import io.qnbd.image.metadata.L1Tables;
 import io.qnbd.image.metadata.MetadataUse;
 import io.qnbd.image.metadata.TableIo;
 import io.qnbd.image.refcount.Allocator;
@@ -88,7 +89,7 @@ public final class SnapshotOperations {
     this.directory = directory;
     this.dirtyBit = dirtyBit;
     this.flush = flush;
-    this.walk = new TreeWalk(file, geometry, allocator.guard());
+    this.walk = new TreeWalk(file, geometry, metadata, allocator.guard());
   }
 
   /** The snapshots as the directory has them. */
@@ -121,7 +122,7 @@ public final class SnapshotOperations {
     } finally {
       metadata.unlock();
     }
-    forEachTable(map::clearCopied);
+    forEachEntry(map.l1Entries(), map::clearCopied);
     // One sync for the counts, the copied L1 table and the cleared flags: all before the directory.
     flush.flush();
     metadata.lock();
@@ -267,7 +268,7 @@ public final class SnapshotOperations {
     }
     releaseTree(entry);
     flush.flush();
-    forEachTable(map::restoreCopied);
+    forEachEntry(map.l1Entries(), map::restoreCopied);
     metadata.lock();
     try {
       allocator.writeRefcounts();
@@ -297,8 +298,7 @@ public final class SnapshotOperations {
             use -> forEachTableBut(going, use));
   }
 
-  private void forEachTableBut(SnapshotEntry going, SnapshotDirectory.TableUse use)
-      throws IOException {
+  private void forEachTableBut(SnapshotEntry going, L1Tables.Use use) throws IOException {
     long[] l1;
     metadata.lock();
     try {
@@ -324,14 +324,7 @@ public final class SnapshotOperations {
       requireTable(entry);
       long[] l1 = new long[(int) entry.l1Entries()];
       TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
-      for (long l1Entry : l1) {
-        metadata.lock();
-        try {
-          walk.forEachReference(new long[] {l1Entry}, this::requireCounted);
-        } finally {
-          metadata.unlock();
-        }
-      }
+      walk.forEachTable(l1, (table, _) -> walk.forEachReference(table, this::requireCounted));
     }
   }
 
@@ -350,15 +343,7 @@ public final class SnapshotOperations {
   private void releaseTree(SnapshotEntry entry) throws IOException {
     long[] l1 = new long[(int) entry.l1Entries()];
     TableIo.read(file, entry.l1Offset(), l1, "snapshot's L1 table");
-    for (long l1Entry : l1) {
-      metadata.lock();
-      try {
-        walk.forEachReference(new long[] {l1Entry}, allocator::release);
-      } finally {
-        metadata.unlock();
-      }
-      throttle();
-    }
+    forEachEntry(l1.length, index -> walk.forEachReference(l1[index], allocator::release));
     metadata.lock();
     try {
       long first = geometry.clusterOf(entry.l1Offset());
@@ -408,13 +393,19 @@ public final class SnapshotOperations {
   }
 
   private void requireRoomForReferences(long[] l1) throws IOException {
-    walk.forEachReference(
+    forEachReference(
         l1,
         cluster -> {
           if (!allocator.canAddReference(cluster)) {
             throw tooNarrow();
           }
         });
+  }
+
+  private void forEachReference(long[] l1, TreeWalk.Reference reference) throws IOException {
+    for (long l1Entry : l1) {
+      walk.forEachReference(l1Entry, reference);
+    }
   }
 
   private UnsupportedImageException tooNarrow() {
@@ -433,7 +424,7 @@ public final class SnapshotOperations {
   private void addReferences(long[] l1) throws IOException {
     long[] added = new long[1];
     try {
-      walk.forEachReference(
+      forEachReference(
           l1,
           cluster -> {
             if (!allocator.canAddReference(cluster)) {
@@ -443,7 +434,7 @@ public final class SnapshotOperations {
             added[0]++;
           });
     } catch (UnsupportedImageException e) {
-      walk.forEachReference(
+      forEachReference(
           l1,
           cluster -> {
             if (added[0]-- > 0) {
@@ -457,32 +448,28 @@ public final class SnapshotOperations {
     }
   }
 
-  private interface TableAction {
-    void run(int l1Index) throws IOException;
+  /** What is done with an entry of an L1 table. */
+  private interface EntryChange {
+    void at(int l1Index) throws IOException;
   }
 
-  private void forEachTable(TableAction action) throws IOException {
-    for (int index = 0; index < map.l1Entries(); index++) {
+  /**
+   * Takes the lock for one entry at a time, so that no guest waits for long, and commits when much
+   * is pending.
+   */
+  private void forEachEntry(int count, EntryChange change) throws IOException {
+    for (int index = 0; index < count; index++) {
+      boolean full;
       metadata.lock();
       try {
-        action.run(index);
+        change.at(index);
+        full = map.crowded() || allocator.releasedCount() > RELEASED_MAX;
       } finally {
         metadata.unlock();
       }
-      throttle();
-    }
-  }
-
-  private void throttle() throws IOException {
-    boolean full;
-    metadata.lock();
-    try {
-      full = map.crowded() || allocator.releasedCount() > RELEASED_MAX;
-    } finally {
-      metadata.unlock();
-    }
-    if (full) {
-      flush.flush();
+      if (full) {
+        flush.flush();
+      }
     }
   }
 }
