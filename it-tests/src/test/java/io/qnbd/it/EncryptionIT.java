@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -334,6 +335,133 @@ final class EncryptionIT {
               again.toString()),
           1,
           "is not encrypted");
+    }
+  }
+
+  @Test
+  void disksAreComparedAndMeasuredAsQemuDoes() throws IOException {
+    try (Place place = Place.make()) {
+      String options = "encrypt.format=luks,encrypt.iter-time=20";
+      Path key = Files.writeString(place.images().path("key2"), "another one");
+      Place other = new Place(place.images(), key);
+      Path first = place.byQemu("first.qcow2", options);
+      Path second = other.byQemu("second.qcow2", options);
+      place.qemuIo(first, "write -P 0x11 0 300k", "write -P 0x22 5M 1M");
+      other.qemuIo(second, "write -P 0x11 0 300k", "write -P 0x22 5M 1M");
+      mustCompare(0, place, other, first, second);
+      other.qemuIo(second, "write -P 0x23 5100k 512");
+      mustCompare(1, place, other, first, second);
+      mustCompare(2, other, place, first, second);
+      BadInputIT.assertRefused(
+          QnbdProcess.run(
+              "compare", "--passphrase-file", "" + place.key(), "" + first, "" + second),
+          2,
+          "--second-passphrase-file");
+      String measured =
+          QnbdProcess.run(
+                  "measure",
+                  "--json",
+                  "-O",
+                  "qcow2",
+                  "--source-passphrase-file",
+                  "" + place.key(),
+                  "" + first)
+              .mustExit(0)
+              .out();
+      String byQemu =
+          Shell.check(
+              "qemu-img",
+              "measure",
+              "--output=json",
+              "-O",
+              "qcow2",
+              "--object",
+              place.secret(),
+              "--image-opts",
+              place.opened(first, "luks"));
+      assertEquals(numbers(byQemu), numbers(measured), byQemu + measured);
+    }
+  }
+
+  /** In ascending order, without those that are zero: only QEMU says that there are no bitmaps. */
+  private static List<Long> numbers(String json) {
+    return Pattern.compile("[0-9]+")
+        .matcher(json)
+        .results()
+        .map(number -> Long.valueOf(number.group()))
+        .filter(number -> number > 0)
+        .sorted()
+        .toList();
+  }
+
+  /** By us, and by QEMU. */
+  private static void mustCompare(int exit, Place firsts, Place seconds, Path first, Path second) {
+    QnbdProcess.run(
+            "compare",
+            "--passphrase-file",
+            "" + firsts.key(),
+            "--second-passphrase-file",
+            "" + seconds.key(),
+            "" + first,
+            "" + second)
+        .mustExit(exit);
+    Shell.run(
+            "qemu-img",
+            "compare",
+            "--object",
+            firsts.secret(),
+            "--object",
+            "secret,id=t,file=" + seconds.key(),
+            "--image-opts",
+            firsts.opened(first, "luks"),
+            seconds.opened(second, "luks").replace("key-secret=s", "key-secret=t"))
+        .mustExit(exit);
+  }
+
+  @Test
+  void anOverlayIsCommittedAndQemuReadsItInTheBackingFile() throws IOException {
+    try (Place place = Place.make()) {
+      String options = "encrypt.format=luks,encrypt.iter-time=20";
+      String[] key = {"--passphrase-file", place.key().toString()};
+      Path base = place.byQemu("base.qcow2", options);
+      place.qemuIo(base, "write -P 0x11 0 300k", "write -P 0x22 5M 1M");
+      Path top = place.images().path("top.qcow2");
+      List<String> making = new ArrayList<>(List.of("create", key[0], key[1], "-o", options));
+      making.addAll(List.of("-b", "base.qcow2", "-F", "qcow2", top.toString()));
+      QnbdProcess.run(making.toArray(String[]::new)).mustExit(0);
+      try (QnbdProcess qnbd = place.serve(top.toString())) {
+        overNbd(qnbd, "write -P 0x33 200k 150k", "write -z 5M 100k", "write -P 0x44 20M 700");
+        qnbd.stop();
+      }
+      BadInputIT.assertRefused(QnbdProcess.run("commit", top.toString()), 1, "is encrypted (luks)");
+      QnbdProcess.run("commit", key[0], key[1], top.toString()).mustExit(0);
+      place.qemuIo(
+          base,
+          "read -P 0x11 0 200k",
+          "read -P 0x33 200k 150k",
+          "read -P 0 350k 100k",
+          "read -P 0 5M 100k",
+          "read -P 0x22 5220k 924k",
+          "read -P 0x44 20M 700",
+          "read -P 0 20972220 10k");
+      place.mustBeClean(base);
+      // The overlay has nothing of its own any more.
+      QnbdProcess.run("rebase", "-u", "-b", "", top.toString()).mustExit(0);
+      place.qemuIo(top, "read -P 0 0 24M");
+      place.mustBeClean(top);
+    }
+  }
+
+  @Test
+  void benchWritesWhatQemuReads() throws IOException {
+    try (Place place = Place.make()) {
+      Path image = place.byQemu("disk.qcow2", "encrypt.format=luks,encrypt.iter-time=20");
+      String bench = "bench --write --pattern 119 -s 64K -c 32 ";
+      BadInputIT.assertRefused(QnbdProcess.run((bench + image).split(" ")), 1, "--passphrase-file");
+      QnbdProcess.run((bench + "--passphrase-file " + place.key() + " " + image).split(" "))
+          .mustExit(0);
+      place.qemuIo(image, "read -P 119 0 2M", "read -P 0 2M 22M");
+      place.mustBeClean(image);
     }
   }
 

@@ -12,6 +12,7 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.TimeUnit;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -135,6 +136,8 @@ final class BenchCommand implements Callable<Integer> {
       description = "Say nothing but errors.")
   private boolean quiet;
 
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
   BenchCommand(Terminal terminal) {
     this.terminal = terminal;
   }
@@ -147,7 +150,8 @@ final class BenchCommand implements Callable<Integer> {
             .withFormat(format)
             .withReadOnly(!write)
             .withCacheMode(cache)
-            .withBackingPolicy(backingPolicy);
+            .withBackingPolicy(backingPolicy)
+            .withPassphrase(passphrase.read());
     try (DiskImage image = Disks.open(disk, options, CONNECTIONS)) {
       DiskLoad load = new DiskLoad(image, plan);
       if (!quiet && !json) {

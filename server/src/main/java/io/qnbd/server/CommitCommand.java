@@ -8,6 +8,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -58,6 +59,8 @@ final class CommitCommand implements Callable<Integer> {
       })
   private BackingPolicy backingPolicy = BackingPolicy.SAME_DIRECTORY;
 
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
   @Option(
       names = {"-q", "--quiet"},
       description = "Say nothing when all is well.")
@@ -70,7 +73,10 @@ final class CommitCommand implements Callable<Integer> {
   @Override
   public Integer call() throws IOException {
     OpenOptions options =
-        OpenOptions.DEFAULT.withFormat(ImageFormat.QCOW2).withBackingPolicy(backingPolicy);
+        OpenOptions.DEFAULT
+            .withFormat(ImageFormat.QCOW2)
+            .withBackingPolicy(backingPolicy)
+            .withPassphrase(passphrase.read());
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
       DiskImages.commit(path, options, keep, progress);
     }

@@ -4,11 +4,13 @@ import io.qnbd.image.BackingPolicy;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.server.transfer.DiskCompare;
 import java.io.IOException;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -89,6 +91,10 @@ final class CompareCommand implements Callable<Integer> {
       })
   private boolean forceShare;
 
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
+  @Mixin private PassphraseOptions.OfSecond secondPassphrase = new PassphraseOptions.OfSecond();
+
   CompareCommand(Terminal terminal) {
     this.terminal = terminal;
   }
@@ -98,8 +104,9 @@ final class CompareCommand implements Callable<Integer> {
 
   @Override
   public Integer call() {
-    try (DiskImage one = Disks.open(first, options(firstFormat), THREADS);
-        DiskImage two = Disks.open(second, options(secondFormat), THREADS)) {
+    try {
+      OpenOptions one = options(firstFormat, passphrase.read());
+      OpenOptions two = options(secondFormat, secondPassphrase.read());
       Verdict verdict = compare(one, two);
       if (!quiet) {
         tell(verdict);
@@ -111,12 +118,20 @@ final class CompareCommand implements Callable<Integer> {
     }
   }
 
-  private OpenOptions options(@Nullable ImageFormat format) {
+  private OpenOptions options(@Nullable ImageFormat format, @Nullable Passphrase opening) {
     return OpenOptions.DEFAULT
         .withFormat(format)
         .withReadOnly(true)
         .withBackingPolicy(backingPolicy)
-        .withForceShare(forceShare);
+        .withForceShare(forceShare)
+        .withPassphrase(opening);
+  }
+
+  private Verdict compare(OpenOptions ofFirst, OpenOptions ofSecond) throws IOException {
+    try (DiskImage one = Disks.open(first, ofFirst, THREADS);
+        DiskImage two = Disks.open(second, ofSecond, THREADS)) {
+      return compare(one, two);
+    }
   }
 
   private Verdict compare(DiskImage one, DiskImage two) throws IOException {

@@ -18,6 +18,7 @@ import java.util.List;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -99,6 +100,8 @@ final class MapCommand implements Callable<Integer> {
       })
   private boolean forceShare;
 
+  @Mixin private PassphraseOptions passphrase = new PassphraseOptions();
+
   MapCommand(Terminal terminal) {
     this.terminal = terminal;
   }
@@ -110,10 +113,14 @@ final class MapCommand implements Callable<Integer> {
             .withFormat(format)
             .withReadOnly(true)
             .withBackingPolicy(backingPolicy)
-            .withForceShare(forceShare);
+            .withForceShare(forceShare)
+            .withPassphrase(passphrase.read());
     if (svg != null) {
       if (json) {
         throw new UsageException("--svg draws and --json prints: choose one");
+      }
+      if (options.passphrase() != null) {
+        throw new UsageException("--svg draws the file, which takes no passphrase");
       }
       draw(svg, options);
     } else {

@@ -5,6 +5,7 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.server.config.Sizes;
 import java.io.IOException;
 import java.util.ArrayList;
@@ -12,6 +13,7 @@ import java.util.List;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
@@ -92,6 +94,8 @@ final class MeasureCommand implements Callable<Integer> {
       description = "Look also when another process has SOURCE open for writing.")
   private boolean forceShare;
 
+  @Mixin private PassphraseOptions.OfSource sourcePassphrase = new PassphraseOptions.OfSource();
+
   MeasureCommand(Terminal terminal) {
     this.terminal = terminal;
   }
@@ -123,8 +127,12 @@ final class MeasureCommand implements Callable<Integer> {
   }
 
   private Measured measure() throws IOException {
+    @Nullable Passphrase passphrase = sourcePassphrase.read();
     if (source != null && size == null) {
-      return ofImage(source);
+      return ofImage(source, passphrase);
+    }
+    if (passphrase != null) {
+      throw new UsageException("a source's passphrase goes with a SOURCE");
     }
     if (source == null && size != null) {
       return ofEmpty(size.bytes());
@@ -142,14 +150,15 @@ final class MeasureCommand implements Callable<Integer> {
     return new Measured(full - file.dataBytes(bytes), full);
   }
 
-  private Measured ofImage(String name) throws IOException {
+  private Measured ofImage(String name, @Nullable Passphrase passphrase) throws IOException {
     OpenOptions reading =
         OpenOptions.DEFAULT
             .withFormat(sourceFormat)
             .withReadOnly(true)
             .withBackingPolicy(backingPolicy)
             .withForceShare(forceShare)
-            .withSnapshot(snapshot);
+            .withSnapshot(snapshot)
+            .withPassphrase(passphrase);
     try (DiskImage image = Disks.open(name, reading, 1)) {
       long bytes = image.virtualBytes();
       CreateOptions options = options(bytes);

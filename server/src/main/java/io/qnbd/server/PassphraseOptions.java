@@ -53,6 +53,26 @@ final class PassphraseOptions {
     }
   }
 
+  /** The same for the second of two images that a command reads. */
+  static final class OfSecond {
+    @Option(
+        names = "--second-passphrase-file",
+        paramLabel = "PATH",
+        description = "Take SECOND's passphrase from this file, likewise.")
+    private @Nullable Path file;
+
+    @Option(
+        names = "--second-passphrase-fd",
+        paramLabel = "N",
+        description = "The same from this open file descriptor.")
+    private @Nullable Integer descriptor;
+
+    /** The passphrase, or null when none was given. */
+    @Nullable Passphrase read() throws IOException {
+      return PassphraseOptions.read("--second-passphrase", file, descriptor);
+    }
+  }
+
   /** The passphrases that {@code amend} adds and removes. */
   static final class OfSlots {
     @Option(

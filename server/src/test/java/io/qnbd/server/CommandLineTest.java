@@ -243,6 +243,43 @@ final class CommandLineTest {
   }
 
   @Test
+  void passphrasesAreForImagesThatAreEncrypted() throws IOException {
+    String key = Files.writeString(directory.resolve("key"), "secret").toString();
+    String secret = directory.resolve("secret.qcow2").toString();
+    String plain = directory.resolve("plain.qcow2").toString();
+    String drawing = directory.resolve("x.svg").toString();
+    answer(
+        "create",
+        "--encrypt",
+        "luks",
+        "-o",
+        "encrypt.iter-time=1",
+        "--passphrase-file",
+        key,
+        secret,
+        "1M");
+    answer("create", plain, "1M");
+    answer("compare", "--passphrase-file", key, "--second-passphrase-file", key, secret, secret);
+    answer("compare", "--second-passphrase-file", key, plain, secret);
+    answer("bench", "-c", "1", "--passphrase-file", key, secret);
+    answer("map", "--passphrase-file", key, secret);
+    answer("measure", "--source-passphrase-file", key, secret);
+    assertEquals(2, run("compare", "--passphrase-file", key, plain, secret));
+    assertEquals(2, run("compare", "--passphrase-file", key, secret, secret));
+    assertEquals(ExitCode.FAILURE, run("bench", "-c", "1", secret));
+    assertEquals(ExitCode.FAILURE, run("bench", "-c", "1", "--passphrase-file", key, plain));
+    assertEquals(ExitCode.FAILURE, run("map", "--passphrase-file", key, plain));
+    assertEquals(ExitCode.FAILURE, run("measure", secret));
+    assertEquals(6, err.toString().lines().count(), err.toString());
+    err.getBuffer().setLength(0);
+    assertEquals(
+        ExitCode.USAGE, run("map", "--svg", drawing, "--passphrase-file", key, secret), drawing);
+    assertEquals(
+        ExitCode.USAGE, run("measure", "--size", "1M", "--source-passphrase-file", key), "a size");
+    assertEquals(2, err.toString().lines().filter(line -> line.contains("passphrase")).count());
+  }
+
+  @Test
   void aRawImageHasNoSnapshots() {
     String image = directory.resolve("disk.raw").toString();
     answer("create", "-f", "raw", image, "1M");
@@ -316,6 +353,21 @@ final class CommandLineTest {
         "snapshot delete a b --backing-policy maybe"
       })
   void misuseIsOneSentenceAndNeverLooksLikeAChecksVerdict(String line) {
+    assertMisuse(line);
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "commit --passphrase-file a --passphrase-fd 0 a",
+        "compare a",
+        "compare --passphrase-file a --passphrase-fd 0 a b",
+        "compare --second-passphrase-fd -1 nbd://127.0.0.1 b",
+        "bench --passphrase-file a --passphrase-fd 0 a",
+        "map --passphrase-fd -1 a",
+        "measure --source-passphrase-fd -1 a"
+      })
+  void misuseOfPassphrasesIsOneSentence(String line) {
     assertMisuse(line);
   }
 

@@ -31,11 +31,12 @@ public final class Committing {
   public static void commit(Path path, OpenOptions options, boolean keep, ProgressListener progress)
       throws IOException {
     FileStorage file = FileStorage.open(path, false, options.cacheMode());
+    ImageFiles files = new ImageFiles(options.backingPolicy(), progress);
     boolean opened = false;
     DiskImage base;
     try {
       ImageFiles.lock(file, options);
-      base = openBase(path, file, options, progress);
+      base = openBase(path, file, options, files);
       opened = true;
     } finally {
       if (!opened) {
@@ -43,6 +44,7 @@ public final class Committing {
       }
     }
     try (Qcow2Image image = Qcow2Opener.openOver(base, file, options)) {
+      ImageFiles.requireNeeded(path, options, image.encrypted() || files.encrypted());
       if (image.virtualBytes() > base.virtualBytes()) {
         base.resize(image.virtualBytes());
       }
@@ -55,8 +57,7 @@ public final class Committing {
   }
 
   private static DiskImage openBase(
-      Path path, FileStorage file, OpenOptions options, ProgressListener progress)
-      throws IOException {
+      Path path, FileStorage file, OpenOptions options, ImageFiles files) throws IOException {
     if (ImageFiles.formatOf(file, options) == ImageFormat.RAW) {
       throw new UnsupportedImageException(path + ": a raw image has no backing file");
     }
@@ -66,7 +67,6 @@ public final class Committing {
     if (name == null) {
       throw new UnsupportedImageException(path + ": has no backing file to commit to");
     }
-    ImageFiles files = new ImageFiles(options.backingPolicy(), progress);
     ImageFormat format = Qcow2Opener.backingFormat(file, name, header.backingFormat());
     Path base = files.allowed(path, "backing file", name);
     try {

@@ -48,7 +48,8 @@ final class Encryption {
     if (passphrase == null) {
       throw new IOException(
           ("%s: is encrypted (%s): give its passphrase with --passphrase-file or --passphrase-fd,"
-                  + " or with --source-passphrase-file if it is a command's source")
+                  + " or with --source-passphrase-file if it is a command's source and"
+                  + " --second-passphrase-file if it is compare's second image")
               .formatted(file.name(), header.encryptionName()));
     }
     return passphrase;

@@ -1,16 +1,19 @@
 package io.qnbd.image.disk;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import io.qnbd.image.CompressionType;
 import io.qnbd.image.CreateOptions;
 import io.qnbd.image.DiskImage;
 import io.qnbd.image.DiskImages;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.ImageReport;
 import io.qnbd.image.OpenOptions;
+import io.qnbd.image.Passphrase;
 import io.qnbd.image.Preallocation;
 import io.qnbd.image.ProgressListener;
 import io.qnbd.image.RebaseOptions;
@@ -21,6 +24,7 @@ import io.qnbd.image.random.SeededRandom;
 import io.qnbd.image.random.Seeds;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -170,6 +174,68 @@ final class RebasingTest {
           mustBeClean(top);
           assertTrue(keep ? Files.size(top) == length : Files.size(top) <= length);
         });
+  }
+
+  @Test
+  void anEncryptedOverlayIsCommittedWithItsPassphrase() throws IOException {
+    Passphrase key = Passphrase.of("key".getBytes(StandardCharsets.UTF_8));
+    OpenOptions opening = OPTIONS.withPassphrase(key);
+    Path base = encrypted("base.qcow2", key, null);
+    Path top = encrypted("top.qcow2", key, "base.qcow2");
+    byte[] written = new SeededRandom(1).bytes(3 * 4096);
+    try (DiskImage image = DiskImages.open(top, opening)) {
+      image.write(5000, ByteBuffer.wrap(written));
+    }
+    byte[] below = Files.readAllBytes(base);
+    assertThrows(
+        IOException.class, () -> DiskImages.commit(top, OPTIONS, false, ProgressListener.NONE));
+    assertArrayEquals(below, Files.readAllBytes(base));
+    DiskImages.commit(top, opening, false, ProgressListener.NONE);
+    for (Path path : List.of(base, top)) {
+      try (DiskImage image = DiskImages.open(path, opening.withReadOnly(true))) {
+        byte[] bytes = new byte[written.length];
+        image.read(5000, ByteBuffer.wrap(bytes));
+        assertArrayEquals(written, bytes, path::toString);
+      }
+      mustBeClean(path);
+    }
+  }
+
+  private Path encrypted(String name, Passphrase key, @Nullable String backing) throws IOException {
+    Path path = path(name);
+    DiskImages.create(
+        path,
+        new CreateOptions(
+            ImageFormat.QCOW2,
+            65536L,
+            4096,
+            3,
+            16,
+            false,
+            false,
+            backing == null ? null : Path.of(backing),
+            backing == null ? null : ImageFormat.QCOW2,
+            Preallocation.OFF,
+            CompressionType.ZLIB,
+            null,
+            false,
+            new CreateOptions.Encryption(key, 1)));
+    return path;
+  }
+
+  @Test
+  void aPassphraseThatACommitDoesNotNeedIsRefusedBeforeAnythingIsWritten() throws IOException {
+    Path base = overlay("base.qcow2", 3, 40960, null);
+    Path top = overlay("top.qcow2", 3, 65536, "base.qcow2");
+    scribble(top, new SeededRandom(1));
+    byte[] below = Files.readAllBytes(base);
+    OpenOptions opening = OPTIONS.withPassphrase(Passphrase.of(new byte[] {'x'}));
+    IOException refused =
+        assertThrows(
+            IOException.class, () -> DiskImages.commit(top, opening, false, ProgressListener.NONE));
+    assertTrue(
+        String.valueOf(refused.getMessage()).contains("is not encrypted"), refused::toString);
+    assertArrayEquals(below, Files.readAllBytes(base));
   }
 
   @Test
