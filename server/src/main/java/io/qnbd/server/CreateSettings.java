@@ -237,17 +237,29 @@ final class CreateSettings {
   @Nullable RebaseOptions toBackingName() {
     String name = given.get(BACKING_FILE);
     @Nullable ImageFormat format = backingFormat();
-    if (name == null) {
-      if (format != null) {
-        throw new UsageException("a format without a backing file makes no sense");
-      }
+    if (name == null && format == null) {
       return null;
     }
+    return backing(name == null ? "" : name, format, "backing_fmt=qcow2 or backing_fmt=raw", true);
+  }
+
+  /**
+   * Which backing file an image that is there is to have.
+   *
+   * @param name empty for none
+   * @param formats how its format is said, for whoever did not
+   */
+  static RebaseOptions backing(
+      String name, @Nullable ImageFormat format, String formats, boolean unsafe) {
     boolean none = name.isEmpty();
     if (!none && format == null) {
-      throw new UsageException("say what the backing file is: backing_fmt=qcow2 or raw");
+      throw new UsageException(
+          "say what the backing file is with %s: it is never guessed".formatted(formats));
     }
-    return new RebaseOptions(none ? null : name, none ? null : format, true);
+    if (none && format != null) {
+      throw new UsageException("a format without a backing file makes no sense");
+    }
+    return new RebaseOptions(none ? null : name, format, unsafe);
   }
 
   private CreateOptions.@Nullable Encryption encryption(@Nullable Passphrase passphrase) {

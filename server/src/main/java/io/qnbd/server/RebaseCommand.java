@@ -80,18 +80,11 @@ final class RebaseCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
-    boolean none = backing.isEmpty();
-    if (!none && backingFormat == null) {
-      throw new UsageException(
-          "say what the backing file is with -F qcow2 or -F raw: it is never guessed");
-    }
-    if (none && backingFormat != null) {
-      throw new UsageException("a format without a backing file makes no sense");
-    }
+    RebaseOptions rebase =
+        CreateSettings.backing(backing, backingFormat, "-F qcow2 or -F raw", unsafe);
     OpenOptions options = changing.open();
     try (ProgressLine progress = new ProgressLine(terminal, path)) {
-      DiskImages.rebase(
-          path, options, new RebaseOptions(none ? null : backing, backingFormat, unsafe), progress);
+      DiskImages.rebase(path, options, rebase, progress);
     }
     if (json) {
       terminal.out().println(InfoAnswer.json(DiskImages.inspect(path, options.withReadOnly(true))));
@@ -100,7 +93,7 @@ final class RebaseCommand implements Callable<Integer> {
           .out()
           .println(
               Printable.text(
-                  none
+                  backing.isEmpty()
                       ? "%s has no backing file any more".formatted(path)
                       : "the backing file of %s is %s".formatted(path, backing)));
     }

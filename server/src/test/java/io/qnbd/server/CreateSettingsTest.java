@@ -2,6 +2,7 @@ package io.qnbd.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -9,6 +10,7 @@ import io.qnbd.image.CreateOptions;
 import io.qnbd.image.ImageFormat;
 import io.qnbd.image.Passphrase;
 import io.qnbd.image.Preallocation;
+import io.qnbd.image.RebaseOptions;
 import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.Test;
@@ -119,6 +121,27 @@ final class CreateSettingsTest {
       })
   void refusesKeySlotsThatAreHalfSaid(String list) {
     assertThrows(UsageException.class, () -> settings(list).toAmendment(null, null, false));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "backing_file=base",
+        "backing_fmt=raw",
+        "backing_file=,backing_fmt=raw",
+        "backing_file=base,backing_fmt=vmdk"
+      })
+  void refusesABackingFileThatIsHalfSaid(String list) {
+    assertThrows(UsageException.class, () -> settings(list).toBackingName());
+  }
+
+  @Test
+  void aNewNameOfTheBackingFileIsTakenUnseen() {
+    assertEquals(
+        new RebaseOptions("base", ImageFormat.RAW, true),
+        settings("backing_file=base,backing_fmt=raw").toBackingName());
+    assertEquals(new RebaseOptions(null, null, true), settings("backing_file=").toBackingName());
+    assertNull(settings("compat=1.1").toBackingName());
   }
 
   @Test
