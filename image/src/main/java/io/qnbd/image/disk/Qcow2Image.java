@@ -765,7 +765,8 @@ public final class Qcow2Image implements DiskImage {
           layers.backing().close();
         }
       }
-      if (!readOnly && !reverted) {
+      // With a suspicion nothing was changed, nor is anything looked up that may be damaged.
+      if (!readOnly && !reverted && !layers.allocator().guard().suspicious()) {
         giveBackReserved(file);
       }
       if (notStored != null) {

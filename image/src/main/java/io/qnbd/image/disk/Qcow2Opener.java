@@ -122,6 +122,7 @@ final class Qcow2Opener {
       backing = beside.openBacking(header);
       Layers layers = assemble(file, header, options, new Sources(backing, dataFile, ciphers));
       DirtyBitmaps bitmaps = bitmaps(file, header, options, layers);
+      layers.allocator().guard().opened();
       Qcow2Image image = new Qcow2Image(layers, options, header.lazyRefcounts(), bitmaps);
       done = true;
       return image;

@@ -15,8 +15,9 @@ import org.slf4j.LoggerFactory;
  * Keeps an image whose metadata contradicts itself from being damaged further.
  *
  * <pre>
- *   SOUND --- found() ---> CORRUPT     left only by opening the file again
- *   SOUND:    nothing is known to be wrong
+ *   OPENING -- opened() --> SOUND -- found() --> CORRUPT     left only by opening the file again
+ *   OPENING:  what is found is suspected: the file is marked before its first change, if any
+ *   SOUND:    nothing is known to be wrong, though something may be suspected
  *   CORRUPT:  the corrupt bit is set durably (version 3) and the storage is latched: every change
  *             and every sync fails, reads go on. Tables in memory that no commit has written are
  *             lost, as after a crash: nobody was told that they are durable
@@ -43,6 +44,7 @@ public final class Guard {
   private final OverlapCheck level;
   private final MetadataClusters clusters;
   private final int clusterBits;
+  private boolean opening;
   private @Nullable String suspicion;
   private boolean found;
 
@@ -59,6 +61,7 @@ public final class Guard {
     this.level = level;
     this.clusters = clusters;
     this.clusterBits = clusterBits;
+    this.opening = file != null;
   }
 
   /** For an image that is not written to, or not by guests: marks nothing, notes nothing. */
@@ -83,13 +86,16 @@ public final class Guard {
   }
 
   /**
-   * Marks the image corrupt and latches its storage, the first time; says so in the log.
+   * Marks the image corrupt and latches its storage, the first time; says so in the log. While the
+   * image is being opened it does so later, before the first change.
    *
    * @param what the sentence for whoever asked for what can't be done, without the file's name
    */
   public CorruptImageException found(String what) {
     CorruptImageException exception = new CorruptImageException(name + ": " + what);
-    if (!found) {
+    if (opening) {
+      suspect(what);
+    } else if (!found) {
       found = true;
       if (file == null) {
         LOG.warn("{}: {}; run `qnbd check`", name, what);
@@ -118,6 +124,11 @@ public final class Guard {
     } catch (IOException e) {
       LOG.error("{}: could not be marked corrupt: {}", name, e.getMessage());
     }
+  }
+
+  /** The image is open: from now on it may be changed. */
+  public void opened() {
+    opening = false;
   }
 
   /**

@@ -2,6 +2,7 @@ package io.qnbd.image.disk;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.image.DiskImage;
@@ -20,6 +21,7 @@ import java.util.List;
 import java.util.stream.Stream;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Bitmaps that name what is not theirs, in images that a stranger could have made: whatever is done
@@ -36,6 +38,7 @@ final class HostileBitmapsTest {
 
   private static final int REFCOUNT_TABLE_OFFSET_AT = 48;
   private static final int SNAPSHOTS_OFFSET_AT = 64;
+  private static final int INCOMPATIBLE_AT = 72;
 
   /** What a bitmap may name that is not its own. */
   enum Foreign {
@@ -213,6 +216,38 @@ final class HostileBitmapsTest {
           snapshot, after.snapshotDisk(0, null), () -> "the snapshot, after " + action);
       assertEquals(1, after.snapshotCount());
     }
+  }
+
+  /**
+   * The counts of the bitmaps' clusters are looked up when the image is opened: where that can't be
+   * done the bitmaps are left alone, and so is the file until somebody changes the disk.
+   */
+  @ParameterizedTest
+  @ValueSource(longs = {CLUSTER + 512, 1L << 40, -512})
+  void damagedRefcountTableHarmsNothingBeforeTheFirstChange(long entry) throws IOException {
+    Victim victim = new Victim();
+    MemoryStorage file = victim.file;
+    byte[] disk = new RawQcow2(file).disk(null);
+    victim.set(victim.longAt(REFCOUNT_TABLE_OFFSET_AT), entry);
+    byte[] before = file.bytes(0, (int) file.length());
+    try (DiskImage image = open(file)) {
+      assertEquals(List.of(), image.bitmaps().list());
+      ByteBuffer read = ByteBuffer.allocate(DISK);
+      image.read(0, read);
+      assertArrayEquals(disk, read.array());
+      image.flush();
+    }
+    assertArrayEquals(before, file.bytes(0, (int) file.length()));
+    DiskImage image = open(file);
+    for (Action action : List.of(Action.WRITE, Action.GROW, Action.WRITE)) {
+      IOException refused = assertThrows(IOException.class, () -> act(image, action));
+      assertTrue(
+          String.valueOf(refused.getMessage()).contains("refcount table entry 0"),
+          refused::toString);
+    }
+    assertThrows(IOException.class, image::close);
+    before[INCOMPATIBLE_AT + 7] |= 2; // the corrupt bit, and nothing else
+    assertArrayEquals(before, file.bytes(0, (int) file.length()));
   }
 
   private static byte[] first(byte[] disk, int bytes) {
