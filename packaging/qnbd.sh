@@ -41,7 +41,7 @@ esac
 # /tmp not executable. What the parent is, --exit-with-parent must know before Java is up.
 # shellcheck disable=SC2086 # the options are split at blanks on purpose
 exec "$lib/runtime/bin/java" -XX:+UseCompactObjectHeaders ${quick:+"$quick"} -Xlog:aot=off -Xlog:cds=off $short \
-  -Dio.netty.jfr.enabled=false -Djdk.reflect.useNativeAccessorOnly=true \
+  -Dio.netty.jfr.enabled=false -Djdk.reflect.useNativeAccessorOnly=true --sun-misc-unsafe-memory-access=allow \
   --enable-native-access=ALL-UNNAMED -cp "$classes" \
   -Djava.library.path="$lib/native" -DZstdNativePath="$lib/native/libzstd-jni.so" -Dqnbd.parent.pid="$PPID" \
   ${QNBD_JAVA_OPTS:-} io.qnbd.server.Qnbd "$@"

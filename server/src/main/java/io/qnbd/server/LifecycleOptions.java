@@ -19,7 +19,8 @@ final class LifecycleOptions {
         "Who may connect to the sockets of --unix, as for chmod: 0660 adds the group. NBD asks "
             + "nobody for a password. Default: ${DEFAULT-VALUE}, the owner only."
       })
-  private int unixMode = ListenAddress.Unix.MODE_DEFAULT;
+  // An Integer, since picocli reads objects and flags already: one way less that Java has to make.
+  private Integer unixMode = ListenAddress.Unix.MODE_DEFAULT;
 
   @Option(
       names = "--run",

@@ -21,6 +21,7 @@ final class Preparation {
    * @param server whether the process will be a server, which needs a network and a log, too
    */
   static void begin(boolean server) {
+    chooseSelectors();
     Runnable work =
         () -> {
           if (server) {
@@ -34,6 +35,22 @@ final class Preparation {
             .name("prepare")
             .uncaughtExceptionHandler((_, _) -> {})
             .start(work);
+  }
+
+  /**
+   * Has Java take its own selectors. Else Netty's first question for one has it look in every
+   * library for others, a tenth of a second of a server's start.
+   */
+  private static void chooseSelectors() {
+    String property = "java.nio.channels.spi.SelectorProvider";
+    if (System.getProperty(property) == null) {
+      try {
+        Class<?> provider = Class.forName("sun.nio.ch.EPollSelectorProvider", false, null);
+        System.setProperty(property, provider.getName());
+      } catch (ClassNotFoundException _) {
+        // another Java, with a name of its own for them, finds them by itself
+      }
+    }
   }
 
   /** Waits for the end: two threads that load classes in another order could wait for ever. */

@@ -1,9 +1,7 @@
 package io.qnbd.server;
 
-import java.lang.invoke.MethodHandle;
-import java.lang.invoke.MethodHandleProxies;
-import java.lang.invoke.MethodHandles;
-import java.lang.invoke.MethodType;
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.Proxy;
 
 /**
  * Signals that ask a server that runs for something: SIGUSR1 for its counters, SIGHUP to read its
@@ -14,7 +12,7 @@ import java.lang.invoke.MethodType;
  * {@code jdk.unsupported}, whose handlers run on a thread of their own. A C handler into Java could
  * run while the thread that it interrupts holds any of the JVM's locks; sigwait and signalfd need
  * the signal blocked in every thread, and the JVM's exist before ours. javac warns at each mention
- * of that class with no way to suppress it, and warnings are errors here; hence the method handles.
+ * of that class with no way to suppress it, and warnings are errors here; hence the reflection.
  */
 final class UserSignal {
   private UserSignal() {}
@@ -25,24 +23,25 @@ final class UserSignal {
    * @param name without its SIG
    */
   static void onEach(String name, Runnable action) {
-    MethodHandles.Lookup lookup = MethodHandles.lookup();
     try {
       Class<?> signal = Class.forName("sun.misc.Signal");
       Class<?> handler = Class.forName("sun.misc.SignalHandler");
-      MethodHandle run =
-          lookup.findVirtual(Runnable.class, "run", MethodType.methodType(void.class));
-      MethodHandle runIgnoringTheSignal =
-          MethodHandles.dropArguments(run.bindTo(action), 0, signal);
-      Object onSignal = MethodHandleProxies.asInterfaceInstance(handler, runIgnoringTheSignal);
-      Object userSignal =
-          lookup
-              .findConstructor(signal, MethodType.methodType(void.class, String.class))
-              .invoke(name);
-      MethodHandle handle =
-          lookup.findStatic(signal, "handle", MethodType.methodType(handler, signal, handler));
-      Object _ = handle.invoke(userSignal, onSignal);
-    } catch (Throwable e) {
-      throw new AssertionError("sun.misc.Signal is there and lets SIG" + name + " be handled", e);
+      InvocationHandler onSignal =
+          (_, method, arguments) -> {
+            if (method.getDeclaringClass() == Object.class) {
+              return method.invoke(action, arguments);
+            }
+            action.run();
+            return null;
+          };
+      signal
+          .getMethod("handle", signal, handler)
+          .invoke(
+              null,
+              signal.getConstructor(String.class).newInstance(name),
+              Proxy.newProxyInstance(handler.getClassLoader(), new Class<?>[] {handler}, onSignal));
+    } catch (ReflectiveOperationException e) {
+      throw new LinkageError("sun.misc.Signal is there and lets SIG" + name + " be handled", e);
     }
   }
 }

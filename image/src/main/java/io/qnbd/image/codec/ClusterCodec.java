@@ -33,8 +33,10 @@ public interface ClusterCodec extends AutoCloseable {
 
   /** Raw deflate, by the fastest means that this machine has. */
   static ClusterCodec deflate() {
-    Libdeflate library = Libdeflate.LOADED;
-    DeflateCodec plain = new DeflateCodec();
-    return library == null ? plain : new LibdeflateCodec(library, plain);
+    return new LateCodec(() -> {
+      Libdeflate library = Libdeflate.LOADED;
+      DeflateCodec plain = new DeflateCodec();
+      return library == null ? plain : new LibdeflateCodec(library, plain);
+    });
   }
 }

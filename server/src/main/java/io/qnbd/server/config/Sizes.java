@@ -1,7 +1,6 @@
 package io.qnbd.server.config;
 
-import java.math.BigDecimal;
-import java.math.RoundingMode;
+import java.util.Arrays;
 import java.util.Locale;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -9,6 +8,9 @@ import java.util.regex.Pattern;
 /**
  * Sizes as people write and read them. The units are powers of 1024, as in QEMU: {@code 10G},
  * {@code 10GiB}, {@code 1.5T}, {@code 64k}, {@code 4096}, {@code 4096B}.
+ *
+ * <p>Calculates in longs, although {@link java.math.BigDecimal} would be shorter: the first one in
+ * a process takes Java some 40 ms, and the line that says that a server is ready has a size in it.
  */
 public final class Sizes {
   private Sizes() {}
@@ -17,10 +19,12 @@ public final class Sizes {
   private static final int UNIT_BITS = 10;
 
   /** A size with a fraction is rounded up to whole sectors, because it was not meant exactly. */
-  private static final BigDecimal SECTOR_BYTES = BigDecimal.valueOf(512);
+  private static final int SECTOR_BITS = 9;
 
   private static final Pattern SIZE =
-      Pattern.compile("(?<number>[0-9]{1,30}(?:\\.[0-9]{1,30})?)(?<unit>[A-Za-z]*)");
+      Pattern.compile("0*(?<whole>[0-9]{1,19})(?:\\.(?<fraction>[0-9]{1,30}))?(?<unit>[A-Za-z]*)");
+
+  private static final Pattern TOO_LARGE = Pattern.compile("[0-9]{20,}(\\.[0-9]*)?[A-Za-z]*");
 
   /**
    * The bytes that {@code text} stands for.
@@ -30,31 +34,67 @@ public final class Sizes {
   public static long parse(String text) {
     Matcher matcher = SIZE.matcher(text);
     if (!matcher.matches()) {
-      throw new IllegalArgumentException(
-          text.startsWith("-")
-              ? "a size cannot be negative: " + text
-              : "not a size: '" + text + "' (write 4096, 512M, 10G or 1.5T)");
+      throw TOO_LARGE.matcher(text).matches() ? tooLarge(text) : noSize(text);
     }
-    BigDecimal number = new BigDecimal(matcher.group("number"));
-    BigDecimal bytes = number.multiply(BigDecimal.valueOf(unitBytes(text, matcher.group("unit"))));
-    if (number.stripTrailingZeros().scale() > 0) {
-      bytes = bytes.divide(SECTOR_BYTES, 0, RoundingMode.CEILING).multiply(SECTOR_BYTES);
+    int unitBits = unitBits(text, matcher.group("unit"));
+    try {
+      long whole = Long.parseLong(matcher.group("whole"));
+      long bytes = Math.multiplyExact(whole, 1L << unitBits);
+      String fraction = matcher.group("fraction");
+      return fraction == null ? bytes : plusFraction(bytes, fraction, unitBits);
+    } catch (NumberFormatException | ArithmeticException _) { // more than 63 bits
+      throw tooLarge(text);
     }
-    if (bytes.compareTo(BigDecimal.valueOf(Long.MAX_VALUE)) > 0) {
-      throw new IllegalArgumentException("the size " + text + " is too large: it must be below 8E");
-    }
-    return bytes.longValueExact();
   }
 
-  private static long unitBytes(String text, String unit) {
+  /**
+   * The bytes and a part of a unit, rounded up to whole sectors unless the part is nothing.
+   *
+   * @param fraction the digits behind the point
+   * @throws ArithmeticException when it has more than 63 bits
+   */
+  private static long plusFraction(long bytes, String fraction, int unitBits) {
+    int[] digits = fraction.chars().map(digit -> digit - '0').toArray();
+    long part = 0;
+    for (int bit = 0; bit < unitBits; bit++) { // each doubling brings the next bit before the point
+      int carry = 0;
+      for (int i = digits.length - 1; i >= 0; i--) {
+        int doubled = 2 * digits[i] + carry;
+        digits[i] = doubled % 10;
+        carry = doubled / 10;
+      }
+      part = 2 * part + carry;
+    }
+    boolean exact = Arrays.stream(digits).allMatch(digit -> digit == 0);
+    if (part == 0 && exact) {
+      return bytes;
+    }
+    long whole = Math.addExact(bytes, part);
+    long sectors = whole >> SECTOR_BITS;
+    boolean rounded = !exact || sectors << SECTOR_BITS != whole;
+    return Math.multiplyExact(rounded ? sectors + 1 : sectors, 1L << SECTOR_BITS);
+  }
+
+  private static IllegalArgumentException noSize(String text) {
+    return new IllegalArgumentException(
+        text.startsWith("-")
+            ? "a size cannot be negative: " + text
+            : "not a size: '" + text + "' (write 4096, 512M, 10G or 1.5T)");
+  }
+
+  private static IllegalArgumentException tooLarge(String text) {
+    return new IllegalArgumentException("the size " + text + " is too large: it must be below 8E");
+  }
+
+  private static int unitBits(String text, String unit) {
     String upper = unit.toUpperCase(Locale.ROOT);
     if (upper.isEmpty() || upper.equals("B")) {
-      return 1;
+      return 0;
     }
     int power = UNITS.indexOf(upper.charAt(0)) + 1;
     String rest = upper.substring(1);
     if (power > 0 && (rest.isEmpty() || rest.equals("IB"))) {
-      return 1L << (power * UNIT_BITS);
+      return power * UNIT_BITS;
     }
     if (power > 0 && rest.equals("B")) {
       throw new IllegalArgumentException(
@@ -74,11 +114,22 @@ public final class Sizes {
     if (power == 0) {
       return bytes == 1 ? "1 byte" : bytes + " bytes";
     }
-    BigDecimal inUnits =
-        BigDecimal.valueOf(bytes)
-            .divide(BigDecimal.valueOf(1L << (power * UNIT_BITS)), 2, RoundingMode.HALF_UP)
-            .stripTrailingZeros();
-    return inUnits.toPlainString() + " " + UNITS.charAt(power - 1) + "iB";
+    int unitBits = power * UNIT_BITS;
+    long whole = bytes >>> unitBits;
+    long rest = bytes & ((1L << unitBits) - 1);
+    // rest * 100 / 2^unitBits, with both sides divided by 4 and by 8 so that 60 bits are enough
+    long scaled = 25 * (rest >>> 3) + ((25 * (rest & 7)) >>> 3);
+    long hundredths = (scaled + (1L << (unitBits - 6))) >>> (unitBits - 5);
+    whole += hundredths / 100;
+    hundredths %= 100;
+    StringBuilder text = new StringBuilder().append(whole);
+    if (hundredths != 0) {
+      text.append('.').append(hundredths / 10);
+      if (hundredths % 10 != 0) {
+        text.append(hundredths % 10);
+      }
+    }
+    return text.append(' ').append(UNITS.charAt(power - 1)).append("iB").toString();
   }
 
   /** The size for reading and for calculating: {@code 10 GiB (10737418240 bytes)}. */

@@ -2,10 +2,10 @@ package io.qnbd.server.log;
 
 import ch.qos.logback.classic.Level;
 import ch.qos.logback.classic.LoggerContext;
-import ch.qos.logback.classic.encoder.PatternLayoutEncoder;
 import ch.qos.logback.classic.spi.ILoggingEvent;
 import ch.qos.logback.classic.util.LogbackMDCAdapter;
 import ch.qos.logback.core.ConsoleAppender;
+import ch.qos.logback.core.encoder.LayoutWrappingEncoder;
 import java.nio.charset.StandardCharsets;
 import org.slf4j.ILoggerFactory;
 import org.slf4j.IMarkerFactory;
@@ -22,8 +22,6 @@ import org.slf4j.spi.SLF4JServiceProvider;
  * <p>Thread-safe once it is in use.
  */
 public final class LogService implements SLF4JServiceProvider {
-  private static final String LINE = "%d{HH:mm:ss.SSS} %-5level %logger{0} - %msg%n";
-
   private final LoggerContext context = new LoggerContext();
   private final IMarkerFactory markers = new BasicMarkerFactory();
   private final LogbackMDCAdapter diagnostics = new LogbackMDCAdapter();
@@ -56,10 +54,13 @@ public final class LogService implements SLF4JServiceProvider {
 
   static void tell(LoggerContext context, Level level) {
     context.reset();
-    PatternLayoutEncoder encoder = new PatternLayoutEncoder();
+    LogLine line = new LogLine(level == Level.DEBUG);
+    line.setContext(context);
+    line.start();
+    LayoutWrappingEncoder<ILoggingEvent> encoder = new LayoutWrappingEncoder<>();
     encoder.setContext(context);
     encoder.setCharset(StandardCharsets.UTF_8);
-    encoder.setPattern(LINE + (level == Level.DEBUG ? "%ex" : "%nopex"));
+    encoder.setLayout(line);
     encoder.start();
     ConsoleAppender<ILoggingEvent> appender = new ConsoleAppender<>();
     appender.setContext(context);

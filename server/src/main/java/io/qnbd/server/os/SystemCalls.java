@@ -42,6 +42,8 @@ public final class SystemCalls {
   /** The longest path of a unix socket: {@code sun_path} has 108 bytes, the last of them 0. */
   public static final int UNIX_PATH_BYTES_MAX = 107;
 
+  public static final int SIGHUP = 1;
+  public static final int SIGINT = 2;
   public static final int SIGTERM = 15;
 
   private static final int SOL_SOCKET = 1;
@@ -54,6 +56,7 @@ public final class SystemCalls {
   private static final int O_NONBLOCK = 0x800;
   private static final int PR_SET_PDEATHSIG = 1;
   private static final int CLOCK_MONOTONIC = 1;
+  private static final long SIG_DFL = 0;
 
   /** {@code struct sockaddr_storage}: the room for an address of any family. */
   private static final int ADDRESS_BYTES_MAX = 128;
@@ -95,6 +98,11 @@ public final class SystemCalls {
    */
   public static int signalAtEndOfParent(int signal) {
     return call("prctl", PR_SET_PDEATHSIG, signal, 0, 0, 0, 0);
+  }
+
+  /** Gives a signal the action that it has in a program that does not mind it: the end. */
+  public static int defaultAction(int signal) {
+    return call("signal", signal, SIG_DFL, 0, 0, 0, 0);
   }
 
   /** The value of a socket option, or an error. */

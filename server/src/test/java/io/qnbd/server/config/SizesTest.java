@@ -4,6 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
+import java.math.BigDecimal;
+import java.math.RoundingMode;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -96,5 +99,68 @@ final class SizesTest {
   void addsTheBytesWhereTheUnitHidesThem() {
     assertEquals("10 GiB (10737418240 bytes)", Sizes.textWithBytes(10L << 30));
     assertEquals("512 bytes", Sizes.textWithBytes(512));
+  }
+
+  /** Against a calculation with as many digits as it takes. */
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "0",
+        "5",
+        "50",
+        "25",
+        "125",
+        "0009765625",
+        "00048828125",
+        "1",
+        "3",
+        "999",
+        "000000001",
+        "000000000000000000000000000001",
+        "999999999999999999999999999999",
+        "0000000000000000000"
+      })
+  void readsFractionsToTheLastDigit(String fraction) {
+    for (long whole : List.of(0L, 1L, 7L, 1023L, (1L << 40) + 1, (1L << 53) - 1, Long.MAX_VALUE)) {
+      for (int power = 0; power <= 6; power++) {
+        String number = whole + "." + fraction;
+        String text = number + (power == 0 ? "" : "KMGTPE".charAt(power - 1));
+        BigDecimal bytes = new BigDecimal(number).multiply(new BigDecimal(1L << (10 * power)));
+        if (fraction.chars().anyMatch(digit -> digit != '0')) {
+          BigDecimal sector = new BigDecimal(512);
+          bytes = bytes.divide(sector, 0, RoundingMode.CEILING).multiply(sector);
+        }
+        if (bytes.compareTo(new BigDecimal(Long.MAX_VALUE)) > 0) {
+          assertThrows(IllegalArgumentException.class, () -> Sizes.parse(text), text);
+        } else {
+          assertEquals(bytes.longValueExact(), Sizes.parse(text), text);
+        }
+      }
+    }
+  }
+
+  @Test
+  void roundsHalfOfAHundredthUp() {
+    for (int power = 1; power <= 6; power++) {
+      BigDecimal unit = new BigDecimal(1L << (10 * power));
+      for (int hundredths = 100; hundredths < 800; hundredths += 7) {
+        long tie =
+            new BigDecimal(hundredths + ".5")
+                .multiply(unit)
+                .divide(new BigDecimal(100), 0, RoundingMode.CEILING)
+                .longValueExact();
+        for (long bytes = tie - 2; bytes <= tie + 2; bytes++) {
+          assertEquals(
+              new BigDecimal(bytes)
+                      .divide(unit, 2, RoundingMode.HALF_UP)
+                      .stripTrailingZeros()
+                      .toPlainString()
+                  + " "
+                  + "KMGTPE".charAt(power - 1)
+                  + "iB",
+              Sizes.text(bytes));
+        }
+      }
+    }
   }
 }
