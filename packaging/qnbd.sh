@@ -38,10 +38,12 @@ case "$command $*" in
 esac
 
 # The native libraries are found in a directory, so that nothing is unpacked: the root file system may be read-only and
-# /tmp not executable. What the parent is, --exit-with-parent must know before Java is up.
+# /tmp not executable. How much memory requests may take the server says, which is more than a small heap. What the parent
+# is, --exit-with-parent must know before Java is up.
 # shellcheck disable=SC2086 # the options are split at blanks on purpose
 exec "$lib/runtime/bin/java" -XX:+UseCompactObjectHeaders ${quick:+"$quick"} -Xlog:aot=off -Xlog:cds=off $short \
   -Dio.netty.jfr.enabled=false -Djdk.reflect.useNativeAccessorOnly=true --sun-misc-unsafe-memory-access=allow \
+  -XX:MaxDirectMemorySize=1t \
   --enable-native-access=ALL-UNNAMED -cp "$classes" \
   -Djava.library.path="$lib/native" -DZstdNativePath="$lib/native/libzstd-jni.so" -Dqnbd.parent.pid="$PPID" \
   ${QNBD_JAVA_OPTS:-} io.qnbd.server.Qnbd "$@"

@@ -235,6 +235,24 @@ final class LimitsIT {
     }
   }
 
+  /** Four requests of 32 MiB at a time are within the budget of the smallest server. */
+  @Test
+  void aSmallHeapServesTheLargestRequests() throws IOException {
+    try (Images images = Images.inTempDir()) {
+      String load =
+          "QNBD_JAVA_OPTS= %s bench --write --buffer-size 32M --depth 4 --count 24 \"$uri\""
+              .formatted(QnbdProcess.launcher());
+      Shell.check(
+          "env",
+          "QNBD_JAVA_OPTS=-Xmx40m",
+          QnbdProcess.launcher(),
+          "serve",
+          "--run",
+          load,
+          images.qcow2("disk.qcow2", "256M").toString());
+    }
+  }
+
   /** What a libnbd client sees: the names of the exports, in any order. */
   private static Set<String> listed(String uri) {
     String list = Shell.check("nbdinfo", "--list", "--json", uri);

@@ -67,8 +67,13 @@ public record ServerLimits(
         Duration.ofSeconds(30),
         64,
         64L << 20,
-        Math.max(BYTES_TOTAL_MIN, PlatformDependent.maxDirectMemory() / 4),
+        Math.max(BYTES_TOTAL_MIN, memoryBytesMax() / 4),
         true);
+  }
+
+  /** The launchers leave memory outside of the heap to the budget, whose measure is the heap. */
+  private static long memoryBytesMax() {
+    return Math.min(Runtime.getRuntime().maxMemory(), PlatformDependent.maxDirectMemory());
   }
 
   public ServerLimits withWorkerThreads(int value) {
