@@ -37,7 +37,7 @@ final class LogLine extends LayoutBase<ILoggingEvent> {
         .append(CoreConstants.LINE_SEPARATOR);
     IThrowableProxy exception = event.getThrowableProxy();
     if (traces && exception != null) {
-      line.append(ThrowableProxyUtil.asString(exception)).append(CoreConstants.LINE_SEPARATOR);
+      line.append(ThrowableProxyUtil.asString(exception)); // with the end of its last line
     }
     return line.toString();
   }

@@ -68,6 +68,8 @@ class LogServiceTest {
 
     assertTrue(text().contains("DEBUG Thing - a detail"), text());
     assertTrue(text().contains("\tat " + getClass().getName()), text());
+    assertTrue(text().lines().noneMatch(String::isBlank), text());
+    assertTrue(text().endsWith(System.lineSeparator()), text());
   }
 
   private String text() {
