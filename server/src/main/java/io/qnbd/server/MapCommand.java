@@ -108,6 +108,9 @@ final class MapCommand implements Callable<Integer> {
 
   @Override
   public Integer call() throws IOException {
+    if (svg != null && json) {
+      throw new UsageException("--svg draws and --json prints: choose one");
+    }
     OpenOptions options =
         OpenOptions.DEFAULT
             .withFormat(format)
@@ -116,9 +119,6 @@ final class MapCommand implements Callable<Integer> {
             .withForceShare(forceShare)
             .withPassphrase(passphrase.read());
     if (svg != null) {
-      if (json) {
-        throw new UsageException("--svg draws and --json prints: choose one");
-      }
       if (options.passphrase() != null) {
         throw new UsageException("--svg draws the file, which takes no passphrase");
       }

@@ -127,14 +127,13 @@ final class MeasureCommand implements Callable<Integer> {
   }
 
   private Measured measure() throws IOException {
-    @Nullable Passphrase passphrase = sourcePassphrase.read();
     if (source != null && size == null) {
-      return ofImage(source, passphrase);
-    }
-    if (passphrase != null) {
-      throw new UsageException("a source's passphrase goes with a SOURCE");
+      return ofImage(source, sourcePassphrase.read());
     }
     if (source == null && size != null) {
+      if (sourcePassphrase.read() != null) {
+        throw new UsageException("a source's passphrase goes with a SOURCE");
+      }
       return ofEmpty(size.bytes());
     }
     throw new UsageException("measure either a SOURCE or a --size");
