@@ -26,6 +26,9 @@ final class TreeWalk {
   private final ReentrantLock metadata;
   private final Guard guard;
 
+  /** For one L2 table after the other: a snapshot of a large disk has thousands. */
+  private long @Nullable [] scratch;
+
   TreeWalk(Storage file, Geometry geometry, ReentrantLock metadata, Guard guard) {
     this.file = file;
     this.geometry = geometry;
@@ -106,7 +109,11 @@ final class TreeWalk {
   }
 
   private void referencesOf(long table, Reference reference, boolean strict) throws IOException {
-    long[] l2 = new long[geometry.clusterBytes() / Long.BYTES];
+    long[] l2 = scratch;
+    if (l2 == null) {
+      l2 = new long[geometry.clusterBytes() / Long.BYTES];
+      scratch = l2;
+    }
     TableIo.read(file, table, l2, "L2 table");
     for (int index = 0; index < l2.length; index += geometry.l2EntryWords()) {
       referenceOf(l2[index], reference, strict);
