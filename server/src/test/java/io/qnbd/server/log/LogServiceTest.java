@@ -9,6 +9,8 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
+import java.time.LocalTime;
+import java.util.TimeZone;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
@@ -74,5 +76,16 @@ class LogServiceTest {
 
   private String text() {
     return written.toString(StandardCharsets.UTF_8);
+  }
+
+  @Test
+  void timesAreThoseOfTheZoneOnTheirDay() {
+    TimeZone berlin = TimeZone.getTimeZone("Europe/Berlin");
+    TimeZone chicago = TimeZone.getTimeZone("America/Chicago");
+
+    assertEquals(LocalTime.parse("01:59:59.999"), LogLine.localTime(1_785_542_399_999L, berlin));
+    assertEquals(LocalTime.parse("18:59:59.999"), LogLine.localTime(1_785_542_399_999L, chicago));
+    assertEquals(LocalTime.parse("01:00"), LogLine.localTime(1_796_083_200_000L, berlin));
+    assertEquals(LocalTime.parse("18:00"), LogLine.localTime(1_796_083_200_000L, chicago));
   }
 }
