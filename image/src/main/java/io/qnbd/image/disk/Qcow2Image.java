@@ -789,15 +789,20 @@ public final class Qcow2Image implements DiskImage {
     }
   }
 
-  /** Counts what was reserved as free, cuts it off the end of the file, and makes that durable. */
+  /**
+   * Counts what was reserved as free, cuts it off the end of the file, and makes that durable. If
+   * no count was ever changed, then none at the end of the file is looked at, which may be damaged.
+   */
   private void giveBackReserved(Storage file) throws IOException {
     layers.metadata().lock();
     try {
       layers.allocator().drain();
       layers.allocator().writeRefcounts();
-      long used = layers.allocator().cuttableEnd(file.length());
-      if (used < file.length()) {
-        file.setLength(used);
+      if (layers.allocator().refcountWrites() > 0) {
+        long used = layers.allocator().cuttableEnd(file.length());
+        if (used < file.length()) {
+          file.setLength(used);
+        }
       }
       file.sync();
       if (dirtyBitHeld) {

@@ -25,6 +25,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.function.Executable;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Images whose tables a stranger could have made: a guest's request that would do harm gets an
@@ -482,5 +483,21 @@ final class DamagedTablesTest {
     String sentence =
         refusal(() -> open(file.copy(), OpenOptions.DEFAULT.withOverlapCheck(OverlapCheck.ALL)));
     assertTrue(sentence.contains("1 corruption"), sentence);
+  }
+
+  /** What lies at the end of the file is looked up when there is something to give back there. */
+  @ParameterizedTest
+  @ValueSource(longs = {CLUSTER + 512, 1L << 40, -512})
+  void aDamagedRefcountTableHarmsNobodyWhoOnlyReads(long entry) throws IOException {
+    Victim victim = new Victim(3, false);
+    victim.set(victim.tableAt(), entry);
+    byte[] before = victim.file.bytes(0, (int) victim.file.length());
+    try (DiskImage image = open(victim.file, OpenOptions.DEFAULT)) {
+      ByteBuffer read = ByteBuffer.allocate(WRITTEN * CLUSTER);
+      image.read(0, read);
+      assertArrayEquals(Pattern.fill(1, WRITTEN * CLUSTER), read.array());
+      image.flush();
+    }
+    assertArrayEquals(before, victim.file.bytes(0, (int) victim.file.length()));
   }
 }
