@@ -98,7 +98,7 @@ final class Qcow2Opener {
       Storage storage, OpenOptions options, Beside beside, ProgressListener progress)
       throws IOException {
     LatchedStorage file = new LatchedStorage(storage);
-    @Nullable DiskImage backing = null;
+    @Nullable DiskImage backing = beside instanceof Given(DiskImage base) ? base : null;
     @Nullable DataFile dataFile = null;
     boolean done = false;
     try {

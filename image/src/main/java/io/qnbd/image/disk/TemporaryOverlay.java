@@ -30,17 +30,17 @@ final class TemporaryOverlay {
 
   /** Puts an overlay over {@code base}, which it closes when it is closed or if this fails. */
   static DiskImage open(DiskImage base, OpenOptions options, Path directory) throws IOException {
-    boolean done = false;
+    FileStorage file;
+    boolean made = false;
     try {
-      FileStorage file = create(directory, base.virtualBytes());
-      DiskImage image = Qcow2Opener.openOver(base, file, writing(options));
-      done = true;
-      return image;
+      file = create(directory, base.virtualBytes());
+      made = true;
     } finally {
-      if (!done) {
+      if (!made) {
         base.close();
       }
     }
+    return Qcow2Opener.openOver(base, file, writing(options));
   }
 
   private static OpenOptions writing(OpenOptions options) {

@@ -190,6 +190,7 @@ final class RebasingTest {
     assertThrows(
         IOException.class, () -> DiskImages.commit(top, OPTIONS, false, ProgressListener.NONE));
     assertArrayEquals(below, Files.readAllBytes(base));
+    DiskImages.open(base, opening).close(); // it is locked no more
     DiskImages.commit(top, opening, false, ProgressListener.NONE);
     for (Path path : List.of(base, top)) {
       try (DiskImage image = DiskImages.open(path, opening.withReadOnly(true))) {
