@@ -70,8 +70,8 @@ final class Libdeflate {
     }
     try {
       return new Libdeflate(SymbolLookup.libraryLookup(LIBRARY, Arena.global()));
-    } catch (IllegalArgumentException | NoSuchElementException _) {
-      return null; // it is not here, or lacks something
+    } catch (IllegalArgumentException | NoSuchElementException | IllegalCallerException _) {
+      return null; // it is not here, lacks something, or native calls are not allowed
     }
   }
 
