@@ -85,7 +85,8 @@ final class AmendCommand implements Callable<Integer> {
   public Integer call() throws IOException {
     CreateSettings settings = new CreateSettings();
     properties.forEach(settings::addList);
-    AmendOptions amend = settings.toAmendment(slots.readNew(), slots.readOld(), force);
+    PassphraseOptions own = changing.passphrase();
+    AmendOptions amend = settings.toAmendment(slots.readNew(own), slots.readOld(own), force);
     @Nullable RebaseOptions backing = settings.toBackingName();
     OpenOptions options = changing.open();
     try (ProgressLine progress = new ProgressLine(terminal, path)) {

@@ -212,7 +212,7 @@ final class BitmapCommand {
       @Mixin PassphraseOptions.OfSource sourcePassphrase,
       @Mixin ChangingOptions options)
       throws IOException {
-    @Nullable Passphrase passphrase = sourcePassphrase.read();
+    @Nullable Passphrase passphrase = sourcePassphrase.read(options.passphrase());
     if (passphrase != null && sourceFile == null) {
       throw new UsageException("a source's passphrase is for the image that -b names");
     }

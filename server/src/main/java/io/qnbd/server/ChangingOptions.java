@@ -33,6 +33,11 @@ final class ChangingOptions {
         .withPassphrase(passphrase.read());
   }
 
+  /** Where the image's own passphrase comes from. */
+  PassphraseOptions passphrase() {
+    return passphrase;
+  }
+
   BackingPolicy backingPolicy() {
     return backingPolicy;
   }

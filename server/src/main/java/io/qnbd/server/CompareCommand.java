@@ -105,8 +105,8 @@ final class CompareCommand implements Callable<Integer> {
   @Override
   public Integer call() {
     try {
+      OpenOptions two = options(secondFormat, secondPassphrase.read(passphrase));
       OpenOptions one = options(firstFormat, passphrase.read());
-      OpenOptions two = options(secondFormat, secondPassphrase.read());
       Verdict verdict = compare(one, two);
       if (!quiet) {
         tell(verdict);

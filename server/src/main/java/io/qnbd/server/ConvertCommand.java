@@ -204,7 +204,7 @@ final class ConvertCommand implements Callable<Integer> {
             .withBackingPolicy(backingPolicy)
             .withForceShare(forceShare)
             .withSnapshot(plainSnapshot())
-            .withPassphrase(sourcePassphrase.read());
+            .withPassphrase(sourcePassphrase.read(passphrase));
     try (DiskImage from = Disks.open(source, reading, connections())) {
       if (existing || Disks.remote(target)) {
         refuseItself(reading);

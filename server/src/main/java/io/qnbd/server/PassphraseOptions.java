@@ -47,6 +47,12 @@ final class PassphraseOptions {
         description = "The same from this open file descriptor.")
     private @Nullable Integer descriptor;
 
+    /** The passphrase, or null when none was given; {@code other} is the image that is written. */
+    @Nullable Passphrase read(PassphraseOptions other) throws IOException {
+      other.requireAnother("--source-passphrase", descriptor);
+      return read();
+    }
+
     /** The passphrase, or null when none was given. */
     @Nullable Passphrase read() throws IOException {
       return PassphraseOptions.read("--source-passphrase", file, descriptor);
@@ -67,8 +73,9 @@ final class PassphraseOptions {
         description = "The same from this open file descriptor.")
     private @Nullable Integer descriptor;
 
-    /** The passphrase, or null when none was given. */
-    @Nullable Passphrase read() throws IOException {
+    /** The passphrase, or null when none was given; {@code other} is FIRST's. */
+    @Nullable Passphrase read(PassphraseOptions other) throws IOException {
+      other.requireAnother("--second-passphrase", descriptor);
       return PassphraseOptions.read("--second-passphrase", file, descriptor);
     }
   }
@@ -101,14 +108,25 @@ final class PassphraseOptions {
         description = "The same from this open file descriptor.")
     private @Nullable Integer oldDescriptor;
 
-    /** The one that comes, or null when none was given. */
-    @Nullable Passphrase readNew() throws IOException {
+    /** The one that comes, or null when none was given; {@code other} opens the image. */
+    @Nullable Passphrase readNew(PassphraseOptions other) throws IOException {
+      other.requireAnother("--new-passphrase", newDescriptor);
       return read("--new-passphrase", newFile, newDescriptor);
     }
 
-    /** The one that goes, or null when none was given. */
-    @Nullable Passphrase readOld() throws IOException {
+    /** The one that goes, or null when none was given; {@code other} opens the image. */
+    @Nullable Passphrase readOld(PassphraseOptions other) throws IOException {
+      other.requireAnother("--old-passphrase", oldDescriptor);
       return read("--old-passphrase", oldFile, oldDescriptor);
+    }
+  }
+
+  /** A pipe gives what it has once: whoever read it second would find it empty. */
+  private void requireAnother(String option, @Nullable Integer theirs) {
+    if (theirs != null && theirs.equals(descriptor)) {
+      throw new UsageException(
+          "--passphrase-fd and %s-fd are both %d: each needs a descriptor of its own"
+              .formatted(option, theirs));
     }
   }
 

@@ -363,6 +363,11 @@ final class CommandLineTest {
         "compare a",
         "compare --passphrase-file a --passphrase-fd 0 a b",
         "compare --second-passphrase-fd -1 nbd://127.0.0.1 b",
+        "compare --passphrase-fd 0 --second-passphrase-fd 0 a b",
+        "convert --source-passphrase-fd 0 --passphrase-fd 0 a b",
+        "amend --passphrase-fd 0 -o encrypt.state=active --new-passphrase-fd 0 a",
+        "amend --passphrase-fd 0 -o encrypt.state=inactive --old-passphrase-fd 0 a",
+        "bitmap merge -b c --source-passphrase-fd 0 --passphrase-fd 0 a week monday",
         "bench --passphrase-file a --passphrase-fd 0 a",
         "map --passphrase-fd -1 a",
         "measure --source-passphrase-fd -1 a"
