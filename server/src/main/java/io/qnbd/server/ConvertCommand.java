@@ -273,19 +273,20 @@ final class ConvertCommand implements Callable<Integer> {
   }
 
   private void writeInto(DiskImage from, ImageFormat format) throws IOException {
+    @Nullable Passphrase opening = passphrase.read();
     OpenOptions writing =
         OpenOptions.DEFAULT
             .withFormat(Disks.remote(target) ? null : format)
             .withCacheMode(cache)
             .withBackingPolicy(backingPolicy)
-            .withPassphrase(passphrase.read());
+            .withPassphrase(opening);
     try (DiskImage to = Disks.open(target, writing, connections())) {
       if (to.virtualBytes() < from.virtualBytes()) {
         throw new IOException(
             "%s has %d bytes, too few for the %d of %s"
                 .formatted(target, to.virtualBytes(), from.virtualBytes(), source));
       }
-      copy(from, to, false);
+      copy(from, to, false, opening != null);
       to.flush();
     }
   }
@@ -316,7 +317,7 @@ final class ConvertCommand implements Callable<Integer> {
               .withBackingPolicy(BackingPolicy.ANY)
               .withPassphrase(opening);
       try (DiskImage to = DiskImages.open(partial.path(), writing)) {
-        copy(from, to, !overlay);
+        copy(from, to, !overlay, opening != null);
         to.flush();
       }
       partial.complete();
@@ -328,11 +329,17 @@ final class ConvertCommand implements Callable<Integer> {
     return format == ImageFormat.RAW ? bytes : (bytes + 511) & -512;
   }
 
-  private void copy(DiskImage from, DiskImage to, boolean targetIsZero) throws IOException {
+  private void copy(DiskImage from, DiskImage to, boolean targetIsZero, boolean encrypted)
+      throws IOException {
     int compressedBytes = compress ? to.clusterBytes() : 0;
     DiskCopy.Settings settings =
         new DiskCopy.Settings(
-            threads, compressedBytes, (int) sparse.bytes(), targetIsZero, backingFile != null);
+            threads,
+            compressedBytes,
+            (int) sparse.bytes(),
+            targetIsZero,
+            backingFile != null,
+            !encrypted && !Disks.remote(target));
     try (BitmapCopy copied = new BitmapCopy(terminal, source, target, skipBroken);
         ProgressLine progress = new ProgressLine(terminal, target)) {
       if (bitmaps) {

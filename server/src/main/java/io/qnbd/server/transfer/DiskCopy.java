@@ -7,6 +7,8 @@ import io.qnbd.image.ZeroMode;
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
+import java.util.concurrent.locks.Lock;
+import java.util.concurrent.locks.ReentrantLock;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -25,6 +27,7 @@ public final class DiskCopy {
   private final DiskImage source;
   private final DiskImage target;
   private final Settings settings;
+  private final Lock turn = new ReentrantLock();
 
   /**
    * How it is copied.
@@ -35,9 +38,16 @@ public final class DiskCopy {
    *     every zero
    * @param targetIsZero whether the target reads as zeroes where nothing is written
    * @param topOnly copies only what the source itself holds, and nothing of its backing files
+   * @param inTurn whether one thread writes at a time while the others read, as for a file: the
+   *     kernel lets one writer in, and those that wait for it keep their processors busy
    */
   public record Settings(
-      int threads, int compressedBytes, int sparseBytes, boolean targetIsZero, boolean topOnly) {
+      int threads,
+      int compressedBytes,
+      int sparseBytes,
+      boolean targetIsZero,
+      boolean topOnly,
+      boolean inTurn) {
     boolean compressed() {
       return compressedBytes > 0;
     }
@@ -112,7 +122,7 @@ public final class DiskCopy {
       return;
     }
     if (settings.sparseBytes() == 0) {
-      target.write(offset, data);
+      write(offset, data);
       return;
     }
     int grain = grainBytes();
@@ -137,7 +147,20 @@ public final class DiskCopy {
     if (zero) {
       zero(offset + from, to - from);
     } else {
-      target.write(offset + from, data.slice(from, to - from));
+      write(offset + from, data.slice(from, to - from));
+    }
+  }
+
+  private void write(long offset, ByteBuffer data) throws IOException {
+    if (!settings.inTurn()) {
+      target.write(offset, data);
+      return;
+    }
+    turn.lock();
+    try {
+      target.write(offset, data);
+    } finally {
+      turn.unlock();
     }
   }
 
