@@ -5,9 +5,11 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.qnbd.it.client.NbdClient;
+import java.io.DataInputStream;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.ByteBuffer;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
 import java.nio.file.LinkOption;
 import java.nio.file.Path;
@@ -15,8 +17,11 @@ import java.nio.file.attribute.PosixFilePermissions;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.function.BooleanSupplier;
+import java.util.jar.JarEntry;
+import java.util.jar.JarFile;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
@@ -52,6 +57,34 @@ final class LifecycleIT {
     Matcher printed = URI_PRINTED.matcher(running.out());
     assertTrue(printed.find(), running::toString);
     return URI.create(printed.group());
+  }
+
+  // -- what makes it quick
+
+  /** Classes of an older format Java loads and verifies anew at each start. */
+  @Test
+  void everyLibraryHasClassesThatJavaKeepsForAQuickStart() throws IOException {
+    Path app = Path.of(QnbdProcess.launcher()).resolveSibling("server/target/app");
+    List<String> tooOld = new ArrayList<>();
+    try (DirectoryStream<Path> jars = Files.newDirectoryStream(app, "*.jar")) {
+      for (Path jar : jars) {
+        try (JarFile library = new JarFile(jar.toFile())) {
+          for (JarEntry entry : Collections.list(library.entries())) {
+            if (entry.getName().endsWith(".class") && majorVersion(library, entry) < 50) {
+              tooOld.add(jar.getFileName() + ": " + entry.getName());
+            }
+          }
+        }
+      }
+    }
+    assertEquals(List.of(), tooOld);
+  }
+
+  private static int majorVersion(JarFile library, JarEntry entry) throws IOException {
+    try (DataInputStream in = new DataInputStream(library.getInputStream(entry))) {
+      in.skipNBytes(6); // the magic number and the minor version
+      return in.readUnsignedShort();
+    }
   }
 
   // -- what it tells
