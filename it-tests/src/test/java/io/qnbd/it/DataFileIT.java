@@ -112,6 +112,31 @@ final class DataFileIT {
     }
   }
 
+  @ParameterizedTest
+  @ValueSource(strings = {"off", "on"})
+  void aDataFileIsAsLongAsTheDiskWhenThatChanges(String raw) throws IOException {
+    try (Images images = Images.inMemory()) {
+      Path data = images.path("data");
+      Path image =
+          images.qcow2(
+              "disk.qcow2",
+              Integer.toString(DISK_BYTES),
+              "data_file=" + data,
+              "data_file_raw=" + raw);
+      byte[] disk = new byte[DISK_BYTES];
+      qemuIo("qcow2", changes(new Random(5), disk), image.toString());
+      int shorter = DISK_BYTES / 3 / 512 * 512;
+      QnbdProcess.run("resize", "--shrink", image.toString(), Integer.toString(shorter))
+          .mustExit(0);
+      assertEquals(shorter, Files.size(data));
+      disk = Arrays.copyOf(disk, shorter);
+      verify(images, image, disk, raw.equals("on"));
+      QnbdProcess.run("resize", image.toString(), Integer.toString(DISK_BYTES)).mustExit(0);
+      assertEquals(DISK_BYTES, Files.size(data));
+      verify(images, image, Arrays.copyOf(disk, DISK_BYTES), raw.equals("on"));
+    }
+  }
+
   @Test
   void aDataFileIsOpenedOnlyWhereItIsAllowedAndFree() throws IOException {
     try (Images images = Images.inMemory();

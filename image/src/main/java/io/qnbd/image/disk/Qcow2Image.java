@@ -981,7 +981,6 @@ public final class Qcow2Image implements DiskImage {
 
   /** Makes the disk smaller; what lies behind its new end is lost. The image must be at rest. */
   void shrink(long bytes) throws IOException {
-    requireDataHere("made smaller");
     shrinking.check(bytes);
     bitmapOperations.requireResizable(bytes);
     formatChange(() -> {
@@ -1028,19 +1027,15 @@ public final class Qcow2Image implements DiskImage {
   }
 
   /** The place of data in another file is where it is on the disk, and nobody can move it. */
-  private void requireDataHere(String what) throws UnsupportedImageException {
-    if (layers.dataFile() != null) {
-      throw new UnsupportedImageException(
-          "%s: has an external data file and can't be %s; qnbd convert makes a copy"
-              .formatted(layers.file().name(), what));
-    }
-  }
-
   // ---- compacting
 
   @Override
   public Compaction compact(ProgressListener progress) throws IOException {
-    requireDataHere("compacted");
+    if (layers.dataFile() != null) {
+      throw new UnsupportedImageException(
+          layers.file().name()
+              + ": has an external data file and can't be compacted; qnbd convert makes a copy");
+    }
     bitmaps.requireUndamaged(); // a repair may save them, and this would not
     Compaction[] done = new Compaction[1];
     formatChange(() ->

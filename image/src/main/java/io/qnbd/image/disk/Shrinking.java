@@ -18,6 +18,7 @@ import java.util.Arrays;
  *            a commit makes it durable and gives the clusters back     durable before
  *   3. L1    the header names the shorter table                        durable before
  *            the clusters that it has no more use for are released
+ *   4. data  an external data file is cut off at the new end
  * </pre>
  *
  * <p>So a power cut leaves the old disk whole or the new one. What it may leave behind the new
@@ -62,21 +63,33 @@ final class Shrinking {
     growth.setSize(oldBytes, bytes);
     trim(bytes);
     flush.run();
+    if (shortenL1(bytes)) {
+      flush.run();
+    }
+    DataFile dataFile = layers.dataFile();
+    if (dataFile != null && dataFile.storage().length() > bytes) {
+      dataFile.storage().setLength(bytes);
+      layers.syncDataFile();
+    }
+  }
+
+  /** Says whether the table had entries that a disk of so many bytes has no use for. */
+  private boolean shortenL1(long bytes) throws IOException {
     layers.metadata().lock();
     try {
       ClusterMap map = layers.map();
       int oldEntries = map.l1Entries();
       int entries = Math.min(oldEntries, Math.max(1, l1EntriesFor(bytes)));
       if (entries == oldEntries) {
-        return;
+        return false;
       }
       growth.writeHeader(bytes, bytes, entries, map.l1Offset());
       map.replaceL1(map.l1Offset(), Arrays.copyOf(map.l1(), entries));
       releaseL1Tail(map.l1Offset(), entries, oldEntries);
+      return true;
     } finally {
       layers.metadata().unlock();
     }
-    flush.run();
   }
 
   private int l1EntriesFor(long bytes) {

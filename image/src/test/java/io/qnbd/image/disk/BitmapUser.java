@@ -108,22 +108,20 @@ final class BitmapUser {
 
   /** What no bitmap is to notice. */
   private void changeFormat() throws IOException {
-    if (plain() && random.chance(50)) {
+    if (shape.hasDataFile()) {
+      return; // can do neither
+    }
+    if (random.chance(50)) {
       image.compact(ProgressListener.NONE);
-    } else if (!shape.hasDataFile()) {
+    } else {
       image.snapshots().create("s" + image.snapshots().list().size());
     }
-  }
-
-  /** Clusters that can be moved, tables that can be dropped. */
-  private boolean plain() {
-    return !shape.hasDataFile();
   }
 
   /** The disk shrinks, and bitmaps with it; or grows. */
   void resize() throws IOException {
     long bytes = image.virtualBytes() - random.skewed(1, 64) * 512;
-    if (!plain() || bytes <= 0 || random.chance(50)) {
+    if (bytes <= 0 || random.chance(50)) {
       grow();
       return;
     }

@@ -12,6 +12,7 @@ import io.qnbd.image.UnsupportedImageException;
 import io.qnbd.image.ZeroMode;
 import io.qnbd.image.check.Checker;
 import io.qnbd.image.disk.ImageShape.Backing;
+import io.qnbd.image.disk.ImageShape.Place;
 import io.qnbd.image.disk.ImageShape.Preparation;
 import io.qnbd.image.io.CrashStorage;
 import io.qnbd.image.io.FaultyStorage;
@@ -75,6 +76,8 @@ final class GrowthTest {
         usual.with(Backing.RAW_SHORTER).withSnapshots(1),
         usual.with(Backing.RAW_LONGER).withBatches(2, 2),
         usual.with(Backing.QCOW2).withLazyRefcounts(),
+        usual.with(Place.DATA_FILE),
+        usual.with(Place.RAW_DATA_FILE).withBatches(2, 1),
         ImageShape.of(2, 4096, 16, 256 * KIB + 512).with(Backing.RAW_SHORTER),
         ImageShape.of(3, 65536, 16, 512 * KIB + 4096).with(Backing.RAW_LONGER),
         subclusters.with(Backing.RAW_LONGER).withSnapshots(1),
@@ -110,7 +113,7 @@ final class GrowthTest {
 
   private static void checkAtRest(Growing growing, MemoryStorage file, long bytes)
       throws IOException {
-    RawQcow2 image = new RawQcow2(file);
+    RawQcow2 image = growing.guest.engine.oracle(file);
     RawQcow2.Findings findings = image.check();
     assertTrue(findings.clean(), findings::toString);
     CheckReport report = Checker.check(file);

@@ -18,10 +18,13 @@ import io.qnbd.image.oracle.RawQcow2;
 import io.qnbd.image.random.SeededRandom;
 import io.qnbd.image.random.Seeds;
 import java.io.IOException;
+import java.nio.ByteBuffer;
 import java.util.Arrays;
+import java.util.Objects;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** Disks that shrink, and grow again, with power cuts in the midst of it. */
@@ -46,6 +49,10 @@ final class ShrinkTest {
         usual.with(Preparation.PREALLOCATED).withSnapshots(1),
         usual.with(Backing.QCOW2),
         usual.with(Place.LUKS).withSnapshots(1),
+        tiny.with(Place.DATA_FILE).withBatches(3, 1),
+        usual.with(Place.DATA_FILE),
+        tiny.with(Place.RAW_DATA_FILE),
+        usual.with(Place.RAW_DATA_FILE).with(Preparation.PREALLOCATED),
         subclusters.withSnapshots(1),
         subclusters.withBatches(1, 1).with(Backing.RAW_LONGER));
   }
@@ -114,6 +121,22 @@ final class ShrinkTest {
     }
     assertTrue(new RawQcow2(file).check().clean());
     assertTrue(file.length() <= 24 * KIB, "length " + file.length());
+  }
+
+  @ParameterizedTest
+  @EnumSource(names = {"DATA_FILE", "RAW_DATA_FILE"})
+  void cutsADataFileOff(Place place) throws IOException {
+    ImageShape shape = ImageShape.of(3, 4096, 16, 256 * KIB).with(place);
+    Guest guest = Guest.withPast(shape, new SeededRandom(1));
+    byte[] kept = Arrays.copyOf(guest.model.latest(0, shape.diskBytes()), 5632);
+    try (DiskImage image = guest.engine.open(guest.file)) {
+      image.write(128 * KIB, ByteBuffer.wrap(new byte[] {1}));
+      ((Qcow2Image) image).shrink(5632);
+    }
+    RawQcow2 left = guest.engine.oracle(guest.file);
+    assertTrue(left.check().clean(), left.check()::toString);
+    GuestModel.assertSame(kept, left.disk(null), "what is left");
+    assertEquals(5632, Objects.requireNonNull(guest.engine.dataNow()).length());
   }
 
   @Test
