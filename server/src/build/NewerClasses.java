@@ -67,7 +67,7 @@ final class NewerClasses {
     try (JarOutputStream out = new JarOutputStream(bytes)) {
       for (JarEntry entry : Collections.list(library.entries())) {
         JarEntry written = new JarEntry(entry.getName());
-        written.setTime(entry.getTime());
+        written.setTimeLocal(entry.getTimeLocal());
         out.putNextEntry(written);
         try (InputStream in = library.getInputStream(entry)) {
           out.write(rewrite(entry.getName(), in.readAllBytes()));

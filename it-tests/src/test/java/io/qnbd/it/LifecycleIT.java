@@ -64,7 +64,7 @@ final class LifecycleIT {
   /** Classes of an older format Java loads and verifies anew at each start. */
   @Test
   void everyLibraryHasClassesThatJavaKeepsForAQuickStart() throws IOException {
-    Path app = Path.of(QnbdProcess.launcher()).resolveSibling("server/target/app");
+    Path app = Repository.root().resolve("server/target/app");
     List<String> tooOld = new ArrayList<>();
     try (DirectoryStream<Path> jars = Files.newDirectoryStream(app, "*.jar")) {
       for (Path jar : jars) {

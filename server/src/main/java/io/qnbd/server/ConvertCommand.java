@@ -339,7 +339,7 @@ final class ConvertCommand implements Callable<Integer> {
             (int) sparse.bytes(),
             targetIsZero,
             backingFile != null,
-            !encrypted && !Disks.remote(target));
+            !encrypted && !cache.direct() && !Disks.remote(target));
     try (BitmapCopy copied = new BitmapCopy(terminal, source, target, skipBroken);
         ProgressLine progress = new ProgressLine(terminal, target)) {
       if (bitmaps) {

@@ -791,7 +791,8 @@ public final class Qcow2Image implements DiskImage {
 
   /**
    * Counts what was reserved as free, cuts it off the end of the file, and makes that durable. If
-   * no count was ever changed, then none at the end of the file is looked at, which may be damaged.
+   * no count was ever changed, then none at the end of the file is looked at, which may be damaged;
+   * what a rebuild or a crash has left there stays until one is.
    */
   private void giveBackReserved(Storage file) throws IOException {
     layers.metadata().lock();

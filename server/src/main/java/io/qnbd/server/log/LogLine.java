@@ -6,6 +6,7 @@ import ch.qos.logback.classic.spi.ThrowableProxyUtil;
 import ch.qos.logback.core.CoreConstants;
 import ch.qos.logback.core.LayoutBase;
 import java.time.LocalTime;
+import java.util.Locale;
 import java.util.TimeZone;
 import java.util.concurrent.TimeUnit;
 
@@ -34,13 +35,14 @@ final class LogLine extends LayoutBase<ILoggingEvent> {
     LocalTime time = localTime(event.getTimeStamp(), TimeZone.getDefault());
     String name = event.getLoggerName();
     line.append(
-            "%02d:%02d:%02d.%03d %-5s "
-                .formatted(
-                    time.getHour(),
-                    time.getMinute(),
-                    time.getSecond(),
-                    TimeUnit.NANOSECONDS.toMillis(time.getNano()),
-                    event.getLevel()))
+            String.format(
+                Locale.ROOT,
+                "%02d:%02d:%02d.%03d %-5s ",
+                time.getHour(),
+                time.getMinute(),
+                time.getSecond(),
+                TimeUnit.NANOSECONDS.toMillis(time.getNano()),
+                event.getLevel()))
         .append(name, name.lastIndexOf('.') + 1, name.length())
         .append(" - ")
         .append(event.getFormattedMessage())

@@ -27,6 +27,8 @@ public final class DiskCopy {
   private final DiskImage source;
   private final DiskImage target;
   private final Settings settings;
+
+  /** Held while the target is written to, if that is to be in turn; outside of all its locks. */
   private final Lock turn = new ReentrantLock();
 
   /**
@@ -38,8 +40,8 @@ public final class DiskCopy {
    *     every zero
    * @param targetIsZero whether the target reads as zeroes where nothing is written
    * @param topOnly copies only what the source itself holds, and nothing of its backing files
-   * @param inTurn whether one thread writes at a time while the others read, as for a file: the
-   *     kernel lets one writer in, and those that wait for it keep their processors busy
+   * @param inTurn whether one thread writes at a time while the others read, as for a file in the
+   *     page cache: the kernel lets one writer in, and those that wait keep their processors busy
    */
   public record Settings(
       int threads,
