@@ -31,6 +31,7 @@ final class Cuts {
    *
    * @param disks what the disk may hold: one of these
    * @param bytesMin the least that the disk may have; the most are {@code bytesMax}
+   * @param whole what a disk of {@code bytesMax} holds, if not any of these
    */
   private record Cut(
       long operation,
@@ -39,6 +40,7 @@ final class Cuts {
       List<GuestModel.Allowed> disks,
       long bytesMin,
       long bytesMax,
+      GuestModel.@Nullable Allowed whole,
       SnapshotBook.State snapshots) {}
 
   private final Guest guest;
@@ -54,6 +56,7 @@ final class Cuts {
 
   private long bytesMin;
   private long bytesMax;
+  private GuestModel.@Nullable Allowed whole;
 
   /** Cuts of a run that began with {@code guest} and is described by {@code model}. */
   Cuts(Guest guest, GuestModel model, SeededRandom random) {
@@ -98,6 +101,13 @@ final class Cuts {
   synchronized void mayHave(long min, long max) {
     bytesMin = min;
     bytesMax = max;
+    whole = null;
+  }
+
+  /** The same, but a disk of {@code max} bytes holds all that it does now. */
+  synchronized void mayShrink(long min, long max) {
+    mayHave(min, max);
+    whole = model.allowed();
   }
 
   /**
@@ -133,7 +143,9 @@ final class Cuts {
     GuestModel.Allowed other = otherDisk;
     List<GuestModel.Allowed> disks =
         other == null ? List.of(model.allowed()) : List.of(model.allowed(), other);
-    cuts.add(new Cut(storage.operations(), file, data, disks, bytesMin, bytesMax, snapshots.get()));
+    cuts.add(
+        new Cut(
+            storage.operations(), file, data, disks, bytesMin, bytesMax, whole, snapshots.get()));
   }
 
   synchronized int count() {
@@ -165,10 +177,13 @@ final class Cuts {
     assertTrue(
         disk.length == cut.bytesMin() || disk.length == cut.bytesMax(),
         () -> disk.length + " bytes, not " + cut.bytesMin() + " or " + cut.bytesMax());
-    requireAllowed(cut.disks(), Arrays.copyOf(disk, model.bytes()));
+    GuestModel.Allowed whole = cut.whole();
+    List<GuestModel.Allowed> disks =
+        whole != null && disk.length == cut.bytesMax() ? List.of(whole) : cut.disks();
+    requireAllowed(disks, Arrays.copyOf(disk, model.bytes()));
     MemoryStorage raw = engine.rawImage();
     if (raw != null) {
-      requireAllowed(cut.disks(), settled(raw.bytes(0, model.bytes()), disk));
+      requireAllowed(disks, settled(raw.bytes(0, model.bytes()), disk));
     }
     otherCheck.on(found, disk);
     SnapshotBook.State snapshots = cut.snapshots().check(found, guest.engine.base());
