@@ -168,14 +168,18 @@ final class Growth {
     }
   }
 
-  /** Durable, so that a raw data file is as long as the disk and reads as it at any moment. */
+  /**
+   * Durable, so that a raw data file is no shorter than the disk and reads as it at any moment. A
+   * block device, and what a power cut has kept from being cut off, is longer.
+   */
   private void growDataFile(long oldBytes, long bytes) throws IOException {
     DataFile dataFile = layers.dataFile();
     if (dataFile == null) {
       return;
     }
-    if (dataFile.raw() && dataFile.storage().length() > oldBytes) {
-      dataFile.storage().punchHole(oldBytes, dataFile.storage().length() - oldBytes);
+    long known = Math.min(dataFile.storage().length(), bytes);
+    if (dataFile.raw() && known > oldBytes) {
+      dataFile.storage().punchHole(oldBytes, known - oldBytes);
     }
     if (dataFile.storage().length() < bytes) {
       dataFile.storage().setLength(bytes);
@@ -206,7 +210,7 @@ final class Growth {
     boolean durable = false;
     try {
       TableIo.write(layers.file(), offset, table, 0, table.length);
-      layers.file().sync();
+      layers.syncFile();
       durable = true;
     } finally {
       if (!durable) {
@@ -267,7 +271,7 @@ final class Growth {
       }
       throw e;
     }
-    layers.file().sync();
+    layers.syncFile();
   }
 
   private void writeFields(long bytes, int l1Entries, long l1Offset) throws IOException {

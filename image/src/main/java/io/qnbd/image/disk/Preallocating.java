@@ -11,7 +11,7 @@ import java.io.IOException;
 
 /**
  * Gives guest clusters that read as zeroes host clusters of their own before anybody writes to
- * them. Thread-safe.
+ * them, in an image without subclusters whose data is in the image file, in the clear. Thread-safe.
  */
 final class Preallocating {
   private final Layers layers;

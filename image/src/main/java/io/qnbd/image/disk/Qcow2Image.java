@@ -1009,11 +1009,15 @@ public final class Qcow2Image implements DiskImage {
   void preallocate(long offset, long bytes, Preallocation how, ProgressListener progress)
       throws IOException {
     Geometry geometry = layers.geometry();
-    if (geometry.extendedL2() && how != Preallocation.FULL) {
+    // Space in the image file that holds zeroes is no answer to a subcluster, to a cipher, for
+    // which
+    // it is noise, and to data that has its place in another file.
+    boolean asGuest = geometry.extendedL2() || encrypted() || layers.dataFile() != null;
+    if (asGuest && how != Preallocation.FULL) {
       writeZeroes(offset, bytes, ZeroMode.KEEP_ALLOCATED);
       return;
     }
-    if (geometry.extendedL2()) {
+    if (asGuest) {
       for (long at = offset; at < offset + bytes; ) {
         int piece = (int) Math.min(Zeroes.blockBytes(), offset + bytes - at);
         write(at, Zeroes.buffer(piece));
@@ -1027,7 +1031,6 @@ public final class Qcow2Image implements DiskImage {
         .run(geometry.clusterOf(offset), geometry.clustersFor(offset + bytes), how, progress);
   }
 
-  /** The place of data in another file is where it is on the disk, and nobody can move it. */
   // ---- compacting
 
   @Override

@@ -67,8 +67,8 @@ final class Shrinking {
       flush.run();
     }
     DataFile dataFile = layers.dataFile();
-    if (dataFile != null && dataFile.storage().length() > bytes) {
-      dataFile.storage().setLength(bytes);
+    if (dataFile != null) {
+      dataFile.cutOff(bytes);
       layers.syncDataFile();
     }
   }

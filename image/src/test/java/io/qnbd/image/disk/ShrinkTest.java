@@ -24,6 +24,7 @@ import java.util.Objects;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -157,6 +158,43 @@ final class ShrinkTest {
           Arrays.copyOf(expected, 256 * KIB), left.disk(engine.base()), how.toString());
       assertTrue(left.hostOffset(128 * KIB) > 0, how + " allocated nothing");
     }
+  }
+
+  static Stream<Arguments> places() {
+    return Arrays.stream(Place.values())
+        .flatMap(place ->
+            Stream.of(Preallocation.METADATA, Preallocation.FALLOC, Preallocation.FULL)
+                .map(how -> Arguments.of(place, how)));
+  }
+
+  @ParameterizedTest
+  @MethodSource("places")
+  void preallocatesWhereverTheDataIs(Place place, Preallocation how) throws IOException {
+    ImageShape shape = ImageShape.of(3, 4096, 16, 64 * KIB + 512).with(place);
+    Guest guest = Guest.withPast(shape, new SeededRandom(1));
+    int longer = 256 * KIB;
+    byte[] expected = Arrays.copyOf(guest.model.latest(0, shape.diskBytes()), longer);
+    int added = longer - shape.diskBytes();
+    try (DiskImage image = guest.engine.open(guest.file)) {
+      image.resize(longer);
+      ((Qcow2Image) image).preallocate(shape.diskBytes(), added, how, ProgressListener.NONE);
+      ByteBuffer read = ByteBuffer.allocate(longer);
+      image.read(0, read);
+      GuestModel.assertSame(expected, read.array(), "what the guest reads");
+      image.write(200 * KIB, ByteBuffer.wrap(new byte[] {1}));
+      expected[200 * KIB] = 1;
+    }
+    RawQcow2 left = guest.engine.oracle(guest.file);
+    assertTrue(left.check().clean(), left.check()::toString);
+    GuestModel.assertSame(expected, left.disk(null), "disk");
+    if (place != Place.RAW_DATA_FILE) { // which the tables need not tell of
+      RawQcow2.Kind middle = left.kinds()[128 * KIB / 4096];
+      assertTrue(
+          middle == RawQcow2.Kind.DATA || middle == RawQcow2.Kind.ALLOCATED_ZEROES,
+          () -> how + " left " + middle);
+    }
+    MemoryStorage data = guest.engine.dataNow();
+    assertTrue(data == null || data.length() >= longer, "the data file is too short");
   }
 
   @Test
