@@ -427,8 +427,8 @@ public final class ImageFiles {
       if (name == null) {
         throw new UnsupportedImageException(
             image
-                + ": keeps its data in an external data file and does not name it: give it with"
-                + " --data-file");
+                + ": keeps its data in an external data file and does not name it; `qnbd serve"
+                + " --data-file` can be told");
       }
       path = allowed(image, "data file", name);
     }
@@ -484,7 +484,9 @@ public final class ImageFiles {
                   image,
                   what,
                   path,
-                  what.equals("data file") ? "; --data-file says where it is" : ""),
+                  what.equals("data file")
+                      ? "; `qnbd serve --data-file` can be told where it is"
+                      : ""),
           e);
     }
     return path;
