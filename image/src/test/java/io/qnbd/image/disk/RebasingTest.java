@@ -190,7 +190,6 @@ final class RebasingTest {
     assertThrows(
         IOException.class, () -> DiskImages.commit(top, OPTIONS, false, ProgressListener.NONE));
     assertArrayEquals(below, Files.readAllBytes(base));
-    DiskImages.open(base, opening).close(); // it is locked no more
     DiskImages.commit(top, opening, false, ProgressListener.NONE);
     for (Path path : List.of(base, top)) {
       try (DiskImage image = DiskImages.open(path, opening.withReadOnly(true))) {
@@ -200,6 +199,15 @@ final class RebasingTest {
       }
       mustBeClean(path);
     }
+  }
+
+  @Test
+  void aCommitThatCantOpenTheOverlayLetsTheBaseGo() throws IOException {
+    Path base = overlay("base.qcow2", 3, 65536, null);
+    Path top = encrypted("top.qcow2", Passphrase.of(new byte[] {'x'}), "base.qcow2");
+    assertThrows(
+        IOException.class, () -> DiskImages.commit(top, OPTIONS, false, ProgressListener.NONE));
+    DiskImages.open(base, OPTIONS).close(); // it is locked no more
   }
 
   private Path encrypted(String name, Passphrase key, @Nullable String backing) throws IOException {
