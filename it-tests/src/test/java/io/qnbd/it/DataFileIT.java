@@ -51,6 +51,15 @@ final class DataFileIT {
     Shell.check(line.toArray(String[]::new));
   }
 
+  /** Made by qemu-img; {@code raw} may have more options after "on" or "off". */
+  private static Path withDataFile(Images images, String raw) throws IOException {
+    return images.qcow2(
+        "disk.qcow2",
+        Integer.toString(DISK_BYTES),
+        "data_file=" + images.path("data"),
+        "data_file_raw=" + raw);
+  }
+
   private static void verify(Images images, Path image, byte[] disk, boolean raw)
       throws IOException {
     Images.mustBeClean(image);
@@ -68,12 +77,7 @@ final class DataFileIT {
   void oursAndQemusChangesMix(String raw) throws IOException {
     try (Images images = Images.inMemory()) {
       boolean isRaw = raw.startsWith("on");
-      Path image =
-          images.qcow2(
-              "disk.qcow2",
-              Integer.toString(DISK_BYTES),
-              "data_file=" + images.path("data"),
-              "data_file_raw=" + raw);
+      Path image = withDataFile(images, raw);
       byte[] disk = new byte[DISK_BYTES];
       Random random = new Random(raw.hashCode());
       for (int round = 0; round < 2; round++) {
@@ -117,12 +121,7 @@ final class DataFileIT {
   void aDataFileIsAsLongAsTheDiskWhenThatChanges(String raw) throws IOException {
     try (Images images = Images.inMemory()) {
       Path data = images.path("data");
-      Path image =
-          images.qcow2(
-              "disk.qcow2",
-              Integer.toString(DISK_BYTES),
-              "data_file=" + data,
-              "data_file_raw=" + raw);
+      Path image = withDataFile(images, raw);
       byte[] disk = new byte[DISK_BYTES];
       qemuIo("qcow2", changes(new Random(5), disk), image.toString());
       int shorter = DISK_BYTES / 3 / 512 * 512;

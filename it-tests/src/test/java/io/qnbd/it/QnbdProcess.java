@@ -28,18 +28,19 @@ public final class QnbdProcess implements AutoCloseable {
   /**
    * Starts {@code qnbd serve} on a free port of the loopback, unless the arguments say where, and
    * returns when it has said that it is ready. What {@code -Dqnbd.serve.options} names, separated
-   * by blanks, such as {@code --fast-path off}, is given to each server.
+   * by blanks, such as {@code --fast-path off}, is given to each server whose arguments do not name
+   * the first option of it.
    */
   public static QnbdProcess serve(String... arguments) {
     // Whoever started the tests in the background may have had SIGINT or SIGHUP ignored, and every
     // child inherits that; a person's terminal does not.
     List<String> command =
         new ArrayList<>(List.of("env", "--default-signal=INT,HUP", launcher(), "serve"));
-    String more = System.getProperty("qnbd.serve.options", "").strip();
-    if (!more.isEmpty()) {
-      command.addAll(List.of(more.split(" +")));
-    }
     List<String> given = Arrays.asList(arguments);
+    List<String> more = List.of(System.getProperty("qnbd.serve.options", "").strip().split(" +"));
+    if (!more.equals(List.of("")) && !given.contains(more.getFirst())) {
+      command.addAll(more);
+    }
     if (!given.contains("--listen") && !given.contains("--unix")) {
       command.addAll(List.of("--listen", "127.0.0.1:0"));
     }
